@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+# Understudy. `make help` says what there is; HACKING.md says how it is built.
+PREFIX  ?= /usr
+DESTDIR ?=
+BUILD   ?= build$(if $(SAN),-san)
+CC      ?= gcc
+
+VERSION := 0.1
+LIBS    := common link heartbeat hypervisor checkpoint net-buffer
+PKGS    := libnl-route-3.0 libnl-3.0 libzstd openssl jansson libxxhash
+XENPKGS := xencontrol xenforeignmemory xenevtchn xenstore
+pkg      = $(shell pkg-config $(1) $(2) 2>/dev/null)
+
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+           -Wpointer-arith -Wcast-qual -Wvla -Wformat=2 -Werror
+OPT     := $(if $(SAN),-O1 -fsanitize=address$(,)undefined \
+           -fno-omit-frame-pointer,-O2)
+,       := ,
+CFLAGS  ?= -g
+override CFLAGS += $(OPT) -std=gnu11 $(WARN) -I. -D_GNU_SOURCE -pthread \
+           -DUNDERSTUDY_VERSION='"$(VERSION)"' -DPREFIX='"$(PREFIX)"' \
+           $(call pkg,--cflags,$(PKGS) $(XENPKGS))
+LDLIBS  := $(call pkg,--libs,$(PKGS) $(XENPKGS)) -lxlutil -lev -pthread
+XLLIBS  := $(call pkg,--libs,xenlight xencontrol xenstore jansson) -lxlutil
+
+obj      = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
+ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/$(l).a)
+TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
+           $(wildcard tests/unit/*_test.c))
+PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
+SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+
+.PHONY: all deps test test-all lint demo lab install clean help unit format
+all: $(PROGS)
+help:
+	@echo 'make all | deps | test | test-all T=PATTERN | lint | demo | lab |'
+	@echo '     install [DESTDIR= PREFIX=] | clean;  SAN=1: ASan and UBSan'
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo '  CC      $<'
+	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+.SECONDEXPANSION:
+$(ARCHIVES): $(BUILD)/%.a: $$(call obj,$$*/*.c)
+	@rm -f $@
+	@$(AR) rcs $@ $^
+# Archives name each other only downwards, but agent code may use all of them.
+$(BUILD)/understudyd: $(call obj,agent/*.c) $(ARCHIVES)
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group \
+	    $(ARCHIVES) -Wl,--end-group $(LDLIBS)
+$(BUILD)/understudy: $(call obj,cli/*.c) $(BUILD)/common.a
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,jansson)
+$(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) $(BUILD)/common.a
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $^ $(XLLIBS)
+TESTLIB := $(call obj,tests/lib/*.c)
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TESTLIB) $(ARCHIVES)
+	@mkdir -p $(@D)
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) -Wl,--start-group $(ARCHIVES) \
+	    -Wl,--end-group $(LDLIBS) -lcmocka
+unit: $(TESTS)
+
+deps:
+	@sh tests/deps.sh
+test: all unit
+	@tests/run --one
+test-all: all unit
+	@tests/run --all '$(T)'
+lint:
+	@tests/lint $(SOURCES)
+format:
+	@clang-format -i $(SOURCES)
+demo lab: all
+	@tests/$@.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \
+	    $(DESTDIR)$(PREFIX)/libexec/understudy
+	install -m 755 $(BUILD)/understudyd $(DESTDIR)$(PREFIX)/sbin/
+	install -m 755 $(BUILD)/understudy $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(BUILD)/understudy-xl \
+	    $(DESTDIR)$(PREFIX)/libexec/understudy/
+clean:
+	rm -rf build build-san
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

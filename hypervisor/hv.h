@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The seam to the hypervisor: a const table of operations. Behind it stand Xen
+ * (hypervisor/xen*.c, the only place besides hypervisor/xl/ that includes
+ * Xen's headers) and a fake for tests (hypervisor/fake.c: guest memory in a
+ * memfd, written by threads).
+ *
+ * A `struct hv` is one connection. It belongs to one thread at a time; open a
+ * second one for a second thread. Frame numbers are guest frame numbers
+ * (gfn == pfn for PVH and HVM), pages are 4096 bytes. Functions return 0 or -1
+ * with *e set, unless said otherwise. */
+#ifndef HYPERVISOR_HV_H
+#define HYPERVISOR_HV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/err.h"
+
+#define HV_PAGE        4096u
+#define HV_MAX_VIFS    8
+#define HV_REPLICA_TAG "--replica" /* the shell is named NAME--replica */
+
+enum hv_type { HV_PV, HV_PVH, HV_HVM };
+
+/* Why a domain is shut down; Xen's SHUTDOWN_* (public/sched.h). */
+enum hv_shutdown {
+    HV_RUNNING = -1,
+    HV_POWEROFF = 0,
+    HV_REBOOT = 1,
+    HV_SUSPEND = 2,
+    HV_CRASH = 3,
+    HV_OTHER = 4,
+};
+
+struct hv_domain {
+    uint32_t domid;
+    uint8_t uuid[16];
+    char name[64];
+    enum hv_type type;
+    bool paused, dying;
+    enum hv_shutdown shutdown;
+    uint32_t vcpus; /* highest online + 1 */
+    uint64_t pages; /* populated now */
+    uint64_t max_pages;
+    uint64_t end_gfn; /* one past the highest gfn */
+};
+
+/* A persistent mapping of a guest's memory. `base + gfn * HV_PAGE` is gfn's
+ * page when bit gfn of `ram` is set; other pages must not be touched. The
+ * caller owns it and gives it back with unmap(). */
+struct hv_map {
+    uint8_t *base;
+    uint64_t end_gfn;
+    uint64_t *ram; /* bitmap, (end_gfn + 63) / 64 words */
+    uint64_t ram_pages;
+    void *priv;
+};
+
+enum hv_suspend_path { HV_SUSPEND_XENSTORE, HV_SUSPEND_EVTCHN };
+
+/* What suspend() found. */
+enum hv_suspend_result {
+    HV_SUSPENDED,    /* stopped for us; resume() is now owed */
+    HV_NOT_IN_TIME,  /* request withdrawn, the guest runs */
+    HV_SHUT_DOWN,    /* rebooted, powered off or crashed: see info() */
+    HV_SUSPEND_ERROR /* *e says why; the guest runs */
+};
+
+struct hv;
+
+struct hv_ops {
+    const char *name; /* "xen" or "fake" */
+    void (*close)(struct hv *hv);
+
+    /* --- Domains ------------------------------------------------------- */
+    /* By name, or by decimal id. ERR_GONE when there is none. */
+    int (*find)(struct hv *hv, const char *name, struct hv_domain *d,
+                struct err *e);
+    /* By uuid; domains named ...--replica are only found when `replica`. */
+    int (*find_uuid)(struct hv *hv, const uint8_t uuid[16], bool replica,
+                     struct hv_domain *d, struct err *e);
+    /* ERR_GONE when the domain is not there or dying. */
+    int (*info)(struct hv *hv, uint32_t domid, struct hv_domain *d,
+                struct err *e);
+    int (*pause)(struct hv *hv, uint32_t domid, struct err *e);
+    int (*unpause)(struct hv *hv, uint32_t domid, struct err *e);
+    /* A descriptor that polls readable when some domain was created, shut
+     * down or destroyed; watch_drain() makes it unreadable again. Owned by
+     * hv. */
+    int (*watch_fd)(struct hv *hv, struct err *e);
+    void (*watch_drain)(struct hv *hv);
+    /* xenstore names of the VM's vif backends in this host's driver domain 0:
+     * "vif3.0", ... in devid order; *n at most HV_MAX_VIFS. An error that
+     * names the device when an interface lives in another driver domain. */
+    int (*vifs)(struct hv *hv, uint32_t domid, char names[][16], int *n,
+                struct err *e);
+
+    /* --- Primary: preflight, memory, suspend --------------------------- */
+    /* Refuse by name what cannot be protected: not PVH, writable disks,
+     * passthrough, vNUMA, populate-on-demand not settled, vifs in driver
+     * domains, 9p, vtpm, framebuffers. ERR_REFUSED with a hint. */
+    int (*check_protect)(struct hv *hv, uint32_t domid, struct err *e);
+    /* Everything the other host needs to build the shell: libxl's
+     * configuration (JSON), CPU policy, the populated gfns, provisional
+     * platform state, sizes. Opaque bytes, parsed by shell_* only; at most
+     * HV_BLUEPRINT_MAX. The guest runs. */
+    int (*describe)(struct hv *hv, uint32_t domid, struct buf *blueprint,
+                    struct err *e);
+    int (*map)(struct hv *hv, uint32_t domid, bool writable, struct hv_map *map,
+               struct err *e);
+    void (*unmap)(struct hv *hv, struct hv_map *map);
+    /* Set when the guest's memory layout changed since map(): a change of
+     * populated pages, of max_pages or of end_gfn. */
+    bool (*map_stale)(struct hv *hv, uint32_t domid, const struct hv_map *map);
+    int (*logdirty_start)(struct hv *hv, uint32_t domid, struct err *e);
+    /* Read and clear the dirty bitmap into `bitmap` (map's size), all
+     * hypercall memory preallocated by logdirty_start. `final`: the guest is
+     * stopped, add the frames that the hypervisor itself has mapped. An error
+     * of kind ERR_GONE means that somebody else turned log-dirty mode off. */
+    int (*logdirty_clean)(struct hv *hv, uint32_t domid, uint64_t *bitmap,
+                          uint64_t end_gfn, bool final, struct err *e);
+    /* Idempotent; fine when it is off already or the domain is gone. */
+    void (*logdirty_stop)(struct hv *hv, uint32_t domid);
+
+    /* Prepare suspending: event channel, subscription where it works.
+     * Cleaned up by suspend_close; leftovers of a crashed predecessor are
+     * cleaned up by the next suspend_open or suspend_close. */
+    int (*suspend_open)(struct hv *hv, uint32_t domid, struct err *e);
+    enum hv_suspend_path (*suspend_path)(struct hv *hv);
+    /* Ask the guest to suspend and wait until it has, at most `deadline_ms`.
+     * The caller has noted durably that it asks (I5). */
+    enum hv_suspend_result (*suspend)(struct hv *hv, uint32_t domid,
+                                      unsigned deadline_ms, struct err *e);
+    /* Let a guest that suspended for us run on (fast resume). */
+    int (*resume)(struct hv *hv, uint32_t domid, struct err *e);
+    void (*suspend_close)(struct hv *hv, uint32_t domid);
+    /* A predecessor died after noting that it would ask: withdraw the request
+     * or, when the guest did suspend, resume it. Waits at most deadline_ms
+     * for a guest that is on its way. */
+    int (*suspend_recover)(struct hv *hv, uint32_t domid, unsigned deadline_ms,
+                           struct err *e);
+
+    /* Platform state of a stopped guest, as Xen's migration stream records
+     * (TSC info, HVM context, HVM params). `out` is reserved by the first
+     * call outside of a pause, so that later ones do not allocate. */
+    int (*get_state)(struct hv *hv, uint32_t domid, struct buf *out,
+                     struct err *e);
+
+    /* --- Backup: the shell --------------------------------------------- */
+    /* Can this host hold the VM: memory, CPU vendor and features, bridges,
+     * name free, kernel modules. ERR_REFUSED with a hint. */
+    int (*shell_check)(struct hv *hv, const void *blueprint, size_t len,
+                       struct err *e);
+    /* Build the paused shell NAME--replica with zeroed memory, devices
+     * attached. May take seconds; bounded; nothing left behind on error. */
+    int (*shell_build)(struct hv *hv, const void *blueprint, size_t len,
+                       uint32_t *domid, struct err *e);
+    /* Platform state of the committed epoch into the paused shell. */
+    int (*set_state)(struct hv *hv, uint32_t domid, const void *state,
+                     size_t len, struct err *e);
+    /* After the takeover: give the domain its real name. */
+    int (*rename)(struct hv *hv, uint32_t domid, const char *name,
+                  struct err *e);
+    /* Announce the VM's addresses (after unpause) is the guest's own job on
+     * resume (netfront); this destroys a domain, waits until it is gone. */
+    int (*destroy)(struct hv *hv, uint32_t domid, struct err *e);
+    /* Start the domain again from its configuration (reboot handling). */
+    int (*create)(struct hv *hv, const void *blueprint, size_t len,
+                  uint32_t *domid, struct err *e);
+};
+
+#define HV_BLUEPRINT_MAX (64u << 20)
+#define HV_STATE_MAX     (16u << 20)
+
+/* Embedded first in the implementation's own structure. */
+struct hv {
+    const struct hv_ops *ops;
+};
+
+/* The real one. Fails with a hint when this is not a Xen dom0. */
+int hv_xen_open(struct hv **hv, struct err *e);
+/* The fake: a directory holds its "host" (domains as files), so that several
+ * processes see the same one. */
+int hv_fake_open(const char *dir, struct hv **hv, struct err *e);
+
+#endif
