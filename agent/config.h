@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+/* /etc/understudy/understudyd.conf: KEY=VALUE in the syntax of xl.conf, read by
+ * the daemon and by every agent at its start. A missing file means defaults;
+ * an unknown key or a value out of range is an error that names the line, and
+ * the process does not start. Plain data afterwards, any thread may read. */
+#ifndef AGENT_CONFIG_H
+#define AGENT_CONFIG_H
+
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/log.h"
+
+struct config {
+    /* port=7788, listen="::" (any address, IPv4 too) */
+    uint16_t port;
+    char listen[64];
+    /* timeout_ms=1000 (100..600000): T, of VMs protected from now on */
+    unsigned timeout_ms;
+    /* Not a key: timeout_ms * heartbeat_scale / 5, at least 10 */
+    unsigned beat_ms;
+    /* interval_ms=200 (1..60000): from the end of an epoch to the next */
+    unsigned interval_ms;
+    /* suspend_ms=0 (0, 10..60000): how long one epoch waits for the guest to
+     * suspend before it is skipped. 0: T / 2, at least 100. */
+    unsigned suspend_ms;
+    /* suspend_first_ms=10000 (10..60000): the same for the first epoch, when
+     * a guest may have to load code */
+    unsigned suspend_first_ms;
+    /* heartbeat_scale=1 (1..100): multiplies T where peers are judged, for
+     * machines that stall, as emulated ones do */
+    unsigned heartbeat_scale;
+    /* buffer_mb=64 (1..4096): output held back for one interface */
+    unsigned buffer_mb;
+    /* staging_mb=0 (0..65536): memory for one epoch; 0: a quarter of the
+     * guest, at least 64 */
+    unsigned staging_mb;
+    /* max_vms=64 (1..1024), max_clients=64 (4..1024): of the daemon */
+    unsigned max_vms, max_clients;
+    /* log="info": error, warn, info, debug */
+    enum log_level log;
+};
+
+void config_defaults(struct config *c);
+/* Read `path`, or path_config() when NULL. A missing path_config() is fine, a
+ * missing `path` is not. */
+int config_load(struct config *c, const char *path, struct err *e);
+/* The same from memory; `name` is what errors call it. */
+int config_parse(struct config *c, const char *name, const char *text,
+                 struct err *e);
+
+#endif

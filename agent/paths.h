@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Where everything lies. The environment variable UNDERSTUDY_ROOT (default "")
+ * is put in front of every path, so that tests run two hosts on one machine.
+ *
+ * The functions return a small structure by value: `path_peers().s` is valid
+ * until the end of the full expression; keep the structure to keep the text.
+ * A path that would not fit is cut, and then does not exist; unix sockets have
+ * a limit of their own (107 bytes), which ipc.h reports. Any thread. */
+#ifndef AGENT_PATHS_H
+#define AGENT_PATHS_H
+
+#include "common/err.h"
+
+struct path {
+    char s[512];
+};
+
+/* Directories. */
+struct path path_etc(void); /* /etc/understudy, 0755 */
+struct path path_vms(void); /* /var/lib/understudy/vms, 0700 */
+struct path path_run(void); /* /run/understudy, 0700: fault_setup() takes it */
+
+/* /etc/understudy */
+struct path path_config(void); /* understudyd.conf */
+struct path path_key(void);    /* key.pem, 0600 */
+struct path path_cert(void);   /* cert.pem, 0600 */
+struct path path_peers(void);  /* peers: NAME ADDRESS[:PORT] PIN */
+
+/* /var/lib/understudy; `uuid` is the 36-character text form, lower case. */
+struct path path_record(const char *uuid); /* vms/UUID.json */
+
+/* /run/understudy */
+struct path path_lock(void);             /* understudyd.lock */
+struct path path_control(void);          /* control.sock */
+struct path path_vm(const char *uuid);   /* vm/UUID.sock, the agent's */
+struct path path_flag(const char *uuid); /* UUID.suspend: a suspend is asked */
+
+/* Create the directories that are missing, with the modes above (an existing
+ * run or vms directory is tightened to 0700). Called by the daemon and by
+ * agents before anything else. */
+int paths_setup(struct err *e);
+
+#endif

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The durable records of protected VMs, /var/lib/understudy/vms/UUID.json: what
+ * was decided is written here before it is done. The daemon creates a record
+ * (protect, prepare); from then on only the VM's agent writes and deletes it.
+ *
+ * A record is replaced atomically (temporary file, fsync, rename, fsync of the
+ * directory). Reading is strict: an unknown key, a missing key, a value out of
+ * range or a file name that does not match its uuid is an error that names the
+ * file, and the record is not acted on. Blocks on the disk: not for use while
+ * a guest is stopped. Any thread, one writer per VM. */
+#ifndef AGENT_STORE_H
+#define AGENT_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/state.h"
+#include "common/err.h"
+
+#define STORE_VERSION  1
+#define STORE_MAX_VMS  1024
+#define STORE_UUID_LEN 36
+
+enum vm_role { ROLE_PRIMARY = 1, ROLE_BACKUP };
+
+struct vm_record {
+    char uuid[STORE_UUID_LEN + 1]; /* lower case, with dashes */
+    char name[64];                 /* the VM's, without the replica tag */
+    enum vm_role role;             /* this host's */
+    char peer[64];                 /* a name in the peers file */
+    char arbiter[128];             /* "none" */
+    uint64_t generation;           /* >= 1 */
+    uint8_t incarnation[16];       /* random, one per `protect` or reboot */
+    int64_t domid;                 /* guest or shell; -1: none yet */
+    unsigned interval_ms;          /* between epochs, 1..60000 */
+    unsigned timeout_ms;           /* T, 100..600000 */
+    enum vm_state state;           /* at the last write */
+    bool running;                  /* this host runs the VM with output out */
+    bool wanted;                   /* false: unprotect was decided */
+};
+
+const char *vm_role_name(enum vm_role role); /* "primary", "backup" */
+bool vm_role_parse(const char *name, enum vm_role *role);
+
+/* Text of a uuid and back; parse takes upper case too, and nothing else than
+ * the dashed form. */
+void uuid_format(const uint8_t uuid[16], char out[STORE_UUID_LEN + 1]);
+bool uuid_parse(const char *text, uint8_t uuid[16]);
+
+/* ERR_GONE when there is no such record. */
+int store_load(const char *uuid, struct vm_record *r, struct err *e);
+/* Call `each` for every good record and `bad` (may be NULL) for every file
+ * that is not one, with its name. Order is by name of file. Fails only when
+ * the directory can't be read. Temporary files of a dead writer are removed.
+ */
+int store_scan(void (*each)(void *arg, const struct vm_record *r),
+               void (*bad)(void *arg, const char *file, const struct err *why),
+               void *arg, struct err *e);
+/* Write the record durably; checks it as strictly as load does. */
+int store_save(const struct vm_record *r, struct err *e);
+/* Durably gone. Fine when it was gone. */
+int store_delete(const char *uuid, struct err *e);
+
+#endif
