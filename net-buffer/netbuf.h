@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Holding back a VM's network output until the epoch that caused it is the
+ * backup's (invariant I1). A checkpoint device, see checkpoint/device.h; all
+ * calls of one device from one thread, the engine's.
+ *
+ * How. What the guest sends arrives in dom0 as ingress of its vif. There a
+ * matchall filter, which knows no protocols, redirects every packet to one of
+ * two ifb interfaces, the banks; each has a plug qdisc as its root. An ifb
+ * gives what leaves its plug back to the vif's receive path, behind the
+ * filter, where it goes on into the bridge as if nothing had happened.
+ *
+ *     vif3.0 ingress -> matchall -> mirred -+-> u3-0a: plug -+-> bridge
+ *                                           +-> u3-0b: plug -+
+ *
+ * - Before the first mark the redirect points to bank a and its plug is open.
+ * - mark(n) points the redirect to the other bank, which is empty and closed:
+ *   one netlink message for all vifs, built beforehand, answered by the kernel
+ *   when it is done. Bank x is then complete and holds epoch n.
+ * - commit(n) opens bank x, waits until it is empty and closes it again.
+ *
+ * Why two banks, where sch_plug has its own two-epoch counters
+ * (TCQ_PLUG_BUFFER, _RELEASE_ONE; net/sched/sch_plug.c): plug_change() changes
+ * these counters without the queue's lock, while plug_enqueue() and
+ * plug_dequeue() change them under it. A packet that arrives on another CPU
+ * during BUFFER can bring a whole epoch's count back, and the release after
+ * next then lets out packets of an uncommitted epoch; one that is still in the
+ * pass-through queue at the first BUFFER is never counted, and delays others
+ * for ever after. Nothing here depends on the counters: a bank is open or
+ * closed.
+ *
+ * Why no packet of an uncommitted state gets out:
+ * 1. The bank that the redirect points to is closed, from the first mark on:
+ *    mark() switches only to a bank whose plug was closed before, and a bank
+ *    is opened by commit() only after the redirect has left it.
+ * 2. What is in bank x when epoch n is marked was sent before the guest was
+ *    stopped for n: it follows from the state that n captures.
+ * 3. A packet that the guest queued before the stop, and that netback delivers
+ *    after the mark, goes to the other bank and leaves with n+1: late, safe.
+ * 4. A packet sent after the resume can't reach bank x: mark() returns, and
+ *    only then the guest is resumed, when the kernel has stored the new
+ *    target; each packet reads the target once (RCU) when it passes the
+ *    filter. A CPU that read the old target and was delayed carries a packet
+ *    from before the stop: it arrives in bank x late, and leaves with n, or,
+ *    when x is closed again, with a later epoch.
+ * 5. A bank that can't be found (someone deleted the ifb) makes the redirect
+ *    drop: it never falls through to the bridge. Someone who deletes the
+ *    filter itself opens the vif; poll() finds that and says so.
+ * What is not held: output of a vif between its hotplug and netbuf_set_vifs().
+ *
+ * Zero copy. Netback hands over packets whose data lie in the guest's pages,
+ * and answers the guest when such a packet is freed. Held as it is, 256 of
+ * them fill the guest's transmit ring and stop its output until the commit.
+ * So the filter has two actions, redirect with continue and then drop: a
+ * redirect that is not the last word makes the kernel hold a copy
+ * (act_mirred.c, skb_clone(), skb_orphan_frags()) and free the original.
+ *
+ * State that outlives us. The redirect carries a cookie (TCA_ACT_COOKIE, 16
+ * bytes): who we are, whether output is being held, the last marked epoch,
+ * written with the same message that switches banks. netbuf_adopt() reads it.
+ *
+ * Kernel: ifb, sch_plug, sch_ingress, cls_matchall, act_mirred, act_gact. */
+#ifndef NET_BUFFER_NETBUF_H
+#define NET_BUFFER_NETBUF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint/device.h"
+#include "common/err.h"
+
+#define NETBUF_TAG_MAX  7  /* bytes of a tag, without the NUL */
+#define NETBUF_NAME_MAX 16 /* an interface's name with its NUL (IFNAMSIZ) */
+#define NETBUF_VIFS_MAX 32 /* interfaces of one VM */
+
+/* Zero in a field means its default. The bytes are those of whole packets as
+ * the guest sent them (up to 64 KiB with segmentation offload). */
+struct netbuf_limits {
+    uint64_t hold_bytes_max; /* one vif and epoch; 64 MiB; below 4 GiB. What
+                              * comes beyond it is dropped and counted */
+    uint64_t early_bytes;    /* poll() asks for an epoch: 1 MiB */
+    uint64_t early_packets;  /* the same: 1000 */
+};
+
+/* A new device for one VM. Nothing on the host is changed yet. `tag` is part
+ * of the names of what we create ("u3" gives u3-0a) and says what belongs to
+ * this VM after a crash: 1 to 7 of [a-z0-9], unique on this host, the same for
+ * every agent of this VM; derive it from the domain's number. *out is freed
+ * with its `free` operation, which leaves the host as it is: see teardown. */
+int netbuf_open(const char *tag, const struct netbuf_limits *limits,
+                struct checkpoint_device **out, struct err *e);
+
+/* These interfaces are the VM's output, from now on: vifs, and for an HVM
+ * guest with emulated cards their taps as well. Call before setup, and again
+ * whenever they changed. Before setup it notes the names only. Afterwards an
+ * interface that is new, or was made again under the same name, is taken hold
+ * of at once, and its output is held if the others' is; one that is no longer
+ * named, or gone, is let go of: what it held is released if it exists. On an
+ * error the interfaces that were taken before are still held; ERR_GONE: no
+ * such interface, ERR_REFUSED: it has an ingress qdisc that is not ours. */
+int netbuf_set_vifs(struct checkpoint_device *d,
+                    const char names[][NETBUF_NAME_MAX], int n, struct err *e);
+
+/* What netbuf_adopt() found. */
+struct netbuf_found {
+    int vifs;       /* interfaces whose output is redirected to us */
+    bool holding;   /* the predecessor had marked an epoch: output is held */
+    uint64_t epoch; /* the last one it marked; committed or not */
+};
+
+/* Take over what a predecessor with the same tag left when it died, in place
+ * of the first setup: call after netbuf_open(). If it was holding, everything
+ * that is still queued stays held, both banks are closed, and only commit of
+ * found->epoch, abort or teardown lets it go; otherwise output goes on flowing.
+ * Pieces without their counterpart (a vif that is gone, a start cut short) are
+ * cleaned up. Afterwards the device is set up with what was found: follow with
+ * netbuf_set_vifs(). Nothing found: 0, all zero, and the device is as new. */
+int netbuf_adopt(struct checkpoint_device *d, struct netbuf_found *found,
+                 struct err *e);
+
+/* Remove all that a dead agent with this tag left; what is held is let go if
+ * `release` (the caller has the right to, I3), else dropped. */
+int netbuf_cleanup_leftovers(const char *tag, bool release, struct err *e);
+
+/* The tags of all leftovers on this host, living agents' included; returns
+ * their number (cut at max) or -1. */
+int netbuf_list(char tags[][NETBUF_TAG_MAX + 1], int max, struct err *e);
+
+/* Whether this host can do it at all: builds and removes everything once on
+ * interfaces of its own. The error names the kernel module that is missing. */
+int netbuf_check(struct err *e);
+
+#endif
