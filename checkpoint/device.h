@@ -7,7 +7,14 @@
  * from two threads. Order in one epoch: mark (guest stopped), then either
  * commit (the backup acknowledged this epoch) or, when the session is lost,
  * nothing until `abort` or the commit of the same epoch after a reconnect. At
- * most one epoch is marked and not yet committed. */
+ * most one epoch is marked and not yet committed.
+ *
+ * An epoch can be given up after its mark: the session broke before the backup
+ * had it, or another device's mark failed. Then the same number is captured
+ * again and mark(n) comes a second time: what the first mark closed stays
+ * uncommitted, and the end of epoch n moves to now. A device that only holds
+ * output may keep the earlier end instead: what is released an epoch late is
+ * safe, what is released early is not. */
 #ifndef CHECKPOINT_DEVICE_H
 #define CHECKPOINT_DEVICE_H
 

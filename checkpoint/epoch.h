@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What an epoch looks like on the wire, besides its pages (checkpoint/codec.h):
+ * kinds of records, limits, and the STATE, COMMIT and ACK payloads. Format:
+ * docs/epoch-format.md. Used by the engine, the replica, and by the agents for
+ * the ACK. Pure; any thread. */
+#ifndef CHECKPOINT_EPOCH_H
+#define CHECKPOINT_EPOCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/err.h"
+
+/* The agent maps these to the link's record types. */
+enum epoch_record { EPOCH_PAGES = 1, EPOCH_STATE, EPOCH_COMMIT };
+
+#define EPOCH_MAX_GFN   (1ull << 28)           /* 1 TiB of guest */
+#define EPOCH_MAX_STATE (4u << 20)             /* platform state, bytes */
+#define EPOCH_MAX_BYTES (EPOCH_MAX_STATE + 64) /* any payload of ours */
+
+struct epoch_digest {
+    uint8_t bytes[16];
+};
+
+/* What COMMIT says about the PAGES and STATE records of its epoch. */
+struct epoch_commit {
+    uint64_t epoch;  /* from 1, consecutive */
+    uint64_t pages;  /* directory entries in all chunks, repeats counted */
+    uint32_t chunks; /* PAGES records */
+    uint64_t bytes;  /* payload bytes of PAGES and STATE */
+    struct epoch_digest digest;
+};
+
+/* The backup's answer: `epoch` is committed; `applied` is the last epoch that
+ * is written into the shell, epoch - 1 or epoch. */
+struct epoch_ack {
+    uint64_t epoch, applied;
+};
+
+void epoch_commit_put(struct buf *b, const struct epoch_commit *c);
+int epoch_commit_read(const void *p, size_t len, struct epoch_commit *c,
+                      struct err *e);
+void epoch_ack_put(struct buf *b, const struct epoch_ack *a);
+int epoch_ack_read(const void *p, size_t len, struct epoch_ack *a,
+                   struct err *e);
+void epoch_state_put(struct buf *b, uint64_t epoch, const void *state,
+                     size_t len);
+/* *state points into p. */
+int epoch_state_read(const void *p, size_t len, uint64_t *epoch,
+                     const uint8_t **state, size_t *state_len, struct err *e);
+
+/* The digest over an epoch's payloads, in order. */
+struct epoch_hash;
+struct epoch_hash *epoch_hash_new(void);
+void epoch_hash_free(struct epoch_hash *h);
+void epoch_hash_reset(struct epoch_hash *h);
+void epoch_hash_add(struct epoch_hash *h, const void *p, size_t len);
+struct epoch_digest epoch_hash_value(const struct epoch_hash *h);
+
+#endif
