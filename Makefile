@@ -25,6 +25,7 @@ XLLIBS  := $(call pkg,--libs,xenlight xencontrol xenstore jansson) -lxlutil
 
 obj      = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/$(l).a)
+TOPS    := $(BUILD)/agent.a $(BUILD)/cli.a
 TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
            $(wildcard tests/unit/*_test.c))
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
@@ -41,26 +42,28 @@ $(BUILD)/%.o: %.c
 	@echo '  CC      $<'
 	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 .SECONDEXPANSION:
-$(ARCHIVES): $(BUILD)/%.a: $$(call obj,$$*/*.c)
+$(TOPS) $(ARCHIVES): $(BUILD)/%.a: $$(call obj,$$*/*.c)
 	@rm -f $@
 	@$(AR) rcs $@ $^
 # Archives name each other only downwards, but agent code may use all of them.
-$(BUILD)/understudyd: $(call obj,agent/*.c) $(ARCHIVES)
+# agent.a and cli.a hold their main() too: a program names its own object, and
+# a unit test has a main() of its own, so the archive's is never taken.
+$(BUILD)/understudyd: $(BUILD)/agent/understudyd.o $(BUILD)/agent.a $(ARCHIVES)
 	@echo '  LD      $@'
-	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group \
-	    $(ARCHIVES) -Wl,--end-group $(LDLIBS)
-$(BUILD)/understudy: $(call obj,cli/*.c) $(BUILD)/common.a
+	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group \
+	    $(BUILD)/agent.a $(ARCHIVES) -Wl,--end-group $(LDLIBS)
+$(BUILD)/understudy: $(BUILD)/cli/understudy.o $(BUILD)/cli.a $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,jansson)
 $(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(XLLIBS)
 TESTLIB := $(call obj,tests/lib/*.c)
-$(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TESTLIB) $(ARCHIVES)
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TESTLIB) $(TOPS) $(ARCHIVES)
 	@mkdir -p $(@D)
 	@echo '  LD      $@'
-	@$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) -Wl,--start-group $(ARCHIVES) \
-	    -Wl,--end-group $(LDLIBS) -lcmocka
+	@$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) -Wl,--start-group $(TOPS) \
+	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) -lcmocka
 unit: $(TESTS)
 
 deps:

@@ -15,6 +15,7 @@
 
 #include <ev.h>
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "common/err.h"
 
@@ -47,7 +48,7 @@ void ipc_server_free(struct ipc_server *s);
 void ipc_server_each(struct ipc_server *s,
                      void (*each)(struct ipc_conn *c, void *arg), void *arg);
 /* Send to all clients. */
-void ipc_broadcast(struct ipc_server *s, const json_t *msg);
+void ipc_broadcast(struct ipc_server *s, json_t *msg);
 
 /* Connect; does not block (local sockets connect at once or fail). ERR_GONE
  * when nobody listens there. */
@@ -72,7 +73,7 @@ int ipc_conn_pid(const struct ipc_conn *c);
 void ipc_send(struct ipc_conn *c, const json_t *msg);
 /* The same with a descriptor, which is owned (closed when sent or dropped).
  * The key "fd":true is added to the line that is sent. */
-void ipc_send_fd(struct ipc_conn *c, const json_t *msg, int fd);
+void ipc_send_fd(struct ipc_conn *c, json_t *msg, int fd);
 /* {"id":ID,"ok":true} and the members of `extra` (stolen, may be NULL). The id
  * is taken from `request`; nothing is sent when that has none. */
 void ipc_reply(struct ipc_conn *c, const json_t *request, json_t *extra);

@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Durable records of protected VMs; see store.h. The file's form is flat JSON,
+ * described by one table of fields. */
+#include "agent/store.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/paths.h"
+#include "common/cleanup.h"
+
+#define RECORD_MAX (64u << 10)
+
+static inline void cleanup_json(json_t **j)
+{
+    json_decref(*j);
+}
+#define CLEANUP_JSON __attribute__((cleanup(cleanup_json)))
+
+const char *vm_role_name(enum vm_role role)
+{
+    return role == ROLE_PRIMARY  ? "primary"
+           : role == ROLE_BACKUP ? "backup"
+                                 : "?";
+}
+
+bool vm_role_parse(const char *name, enum vm_role *role)
+{
+    if (name && !strcmp(name, "primary"))
+        *role = ROLE_PRIMARY;
+    else if (name && !strcmp(name, "backup"))
+        *role = ROLE_BACKUP;
+    else
+        return false;
+    return true;
+}
+
+static void hex_format(const uint8_t *in, size_t n, char *out)
+{
+    for (size_t i = 0; i < n; i++)
+        snprintf(out + 2 * i, 3, "%02x", in[i]);
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Exactly 2 * n digits at the start of `in`. */
+static bool hex_parse(const char *in, uint8_t *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int high = hex_digit(in[2 * i]);
+        int low = high < 0 ? -1 : hex_digit(in[2 * i + 1]);
+        if (low < 0)
+            return false;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+/* Bytes in each group of a uuid's text. */
+static const uint8_t uuid_groups[] = {4, 2, 2, 2, 6};
+
+void uuid_format(const uint8_t uuid[16], char out[STORE_UUID_LEN + 1])
+{
+    for (size_t g = 0; g < sizeof uuid_groups; g++) {
+        if (g)
+            *out++ = '-';
+        hex_format(uuid, uuid_groups[g], out);
+        uuid += uuid_groups[g];
+        out += 2 * uuid_groups[g];
+    }
+}
+
+bool uuid_parse(const char *text, uint8_t uuid[16])
+{
+    if (!text || strlen(text) != STORE_UUID_LEN)
+        return false;
+    for (size_t g = 0; g < sizeof uuid_groups; g++) {
+        if (g && *text++ != '-')
+            return false;
+        if (!hex_parse(text, uuid, uuid_groups[g]))
+            return false;
+        uuid += uuid_groups[g];
+        text += 2 * uuid_groups[g];
+    }
+    return true;
+}
+
+/* --- A record as JSON --------------------------------------------------- */
+
+static json_t *record_to_json(const struct vm_record *r)
+{
+    char incarnation[33];
+
+    hex_format(r->incarnation, 16, incarnation);
+    return json_pack(
+        "{si ss ss ss ss ss sI ss sI sI sI ss sb sb}", "version", STORE_VERSION,
+        "uuid", r->uuid, "name", r->name, "role", vm_role_name(r->role), "peer",
+        r->peer, "arbiter", r->arbiter, "generation", (json_int_t)r->generation,
+        "incarnation", incarnation, "domid", (json_int_t)r->domid,
+        "interval_ms", (json_int_t)r->interval_ms, "timeout_ms",
+        (json_int_t)r->timeout_ms, "state", vm_state_name(r->state), "running",
+        r->running, "wanted", r->wanted);
+}
+
+static int text_take(char *out, size_t size, const char *key, const char *value,
+                     struct err *e)
+{
+    size_t n = strlen(value);
+
+    if (!n || n >= size)
+        return err_set(e, "\"%s\" has %zu bytes, expected 1 to %zu", key, n,
+                       size - 1);
+    for (size_t i = 0; i < n; i++) {
+        if ((unsigned char)value[i] < 0x20 || value[i] == 0x7f)
+            return err_set(e, "\"%s\" has a control character", key);
+    }
+    memcpy(out, value, n + 1);
+    return 0;
+}
+
+static int number_check(const char *key, json_int_t v, json_int_t low,
+                        json_int_t high, struct err *e)
+{
+    if (v >= low && v <= high)
+        return 0;
+    return err_set(e, "\"%s\" is %lld, expected %lld to %lld", key,
+                   (long long)v, (long long)low, (long long)high);
+}
+
+/* As unpacked, before it is checked. Strings are borrowed. */
+struct raw {
+    int version, running, wanted;
+    const char *uuid, *name, *role, *peer, *arbiter, *incarnation, *state;
+    json_int_t generation, domid, interval_ms, timeout_ms;
+};
+
+static int raw_words(const struct raw *w, struct vm_record *r, struct err *e)
+{
+    uint8_t binary[16];
+
+    if (!uuid_parse(w->uuid, binary))
+        return err_set(e, "\"uuid\" is not a uuid");
+    uuid_format(binary, r->uuid);
+    if (strcmp(r->uuid, w->uuid))
+        return err_set(e, "\"uuid\" is not in lower case");
+    if (!vm_role_parse(w->role, &r->role))
+        return err_set(e, "\"role\" is neither primary nor backup");
+    if (!vm_state_parse(w->state, &r->state))
+        return err_set(e, "\"state\" is no state");
+    if (strlen(w->incarnation) != 32 ||
+        !hex_parse(w->incarnation, r->incarnation, 16))
+        return err_set(e, "\"incarnation\" is not 32 hexadecimal digits");
+    if (text_take(r->name, sizeof r->name, "name", w->name, e) ||
+        text_take(r->peer, sizeof r->peer, "peer", w->peer, e) ||
+        text_take(r->arbiter, sizeof r->arbiter, "arbiter", w->arbiter, e))
+        return -1;
+    return 0;
+}
+
+static int raw_numbers(const struct raw *w, struct vm_record *r, struct err *e)
+{
+    if (w->version != STORE_VERSION)
+        return err_set(e, "\"version\" is %d, this understudy knows %d",
+                       w->version, STORE_VERSION);
+    if (number_check("generation", w->generation, 1, INT64_MAX, e) ||
+        number_check("domid", w->domid, -1, 0x7fef, e) ||
+        number_check("interval_ms", w->interval_ms, 1, 60000, e) ||
+        number_check("timeout_ms", w->timeout_ms, 100, 600000, e))
+        return -1;
+    r->generation = (uint64_t)w->generation;
+    r->domid = w->domid;
+    r->interval_ms = (unsigned)w->interval_ms;
+    r->timeout_ms = (unsigned)w->timeout_ms;
+    r->running = w->running;
+    r->wanted = w->wanted;
+    return 0;
+}
+
+static int record_of_json(json_t *j, struct vm_record *r, struct err *e)
+{
+    json_error_t why;
+    struct raw w;
+
+    /* The "!" refuses keys that are not listed. */
+    if (json_unpack_ex(
+            j, &why, 0, "{si ss ss ss ss ss sI ss sI sI sI ss sb sb !}",
+            "version", &w.version, "uuid", &w.uuid, "name", &w.name, "role",
+            &w.role, "peer", &w.peer, "arbiter", &w.arbiter, "generation",
+            &w.generation, "incarnation", &w.incarnation, "domid", &w.domid,
+            "interval_ms", &w.interval_ms, "timeout_ms", &w.timeout_ms, "state",
+            &w.state, "running", &w.running, "wanted", &w.wanted))
+        return err_set(e, "%s", why.text);
+    memset(r, 0, sizeof *r);
+    return raw_numbers(&w, r, e) || raw_words(&w, r, e) ? -1 : 0;
+}
+
+/* --- Files -------------------------------------------------------------- */
+
+static int file_read(const char *path, char *text, size_t size, size_t *length,
+                     struct err *e)
+{
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    size_t n = 0;
+
+    if (fd < 0 && errno == ENOENT)
+        return err_kind(e, ERR_GONE, "no record %s", path);
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    while (n < size) {
+        ssize_t r = read(fd, text + n, size - n);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return err_sys(e, "read %s", path);
+        if (!r)
+            break;
+        n += (size_t)r;
+    }
+    if (n == size)
+        return err_set(e, "%s is larger than a record can be", path);
+    *length = n;
+    return 0;
+}
+
+int store_load(const char *uuid, struct vm_record *r, struct err *e)
+{
+    struct path path = path_record(uuid);
+    CLEANUP_FREE char *text = malloc(RECORD_MAX);
+    json_error_t why;
+    size_t n = 0;
+
+    if (!text)
+        abort();
+    if (file_read(path.s, text, RECORD_MAX, &n, e))
+        return -1;
+    CLEANUP_JSON json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
+    if (!j)
+        err_set(e, "line %d: %s", why.line, why.text);
+    else if (!record_of_json(j, r, e)) {
+        if (!strcmp(r->uuid, uuid))
+            return 0;
+        err_set(e, "it holds the record of %s", r->uuid);
+    }
+    err_add(e, "damaged record %s", path.s);
+    return err_hint(e, "restore the file, or remove it to forget this VM's "
+                       "protection");
+}
+
+static int dir_sync(struct err *e)
+{
+    struct path dir = path_vms();
+    CLEANUP_CLOSE int fd = open(dir.s, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 || fsync(fd))
+        return err_sys(e, "sync %s", dir.s);
+    return 0;
+}
+
+static int file_write(const char *path, const char *text, struct err *e)
+{
+    CLEANUP_CLOSE int fd =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    size_t left = strlen(text);
+
+    if (fd < 0)
+        return err_sys(e, "create %s", path);
+    while (left) {
+        ssize_t r = write(fd, text, left);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return err_sys(e, "write %s", path);
+        text += r;
+        left -= (size_t)r;
+    }
+    if (fsync(fd))
+        return err_sys(e, "sync %s", path);
+    return 0;
+}
+
+int store_save(const struct vm_record *r, struct err *e)
+{
+    CLEANUP_JSON json_t *j = record_to_json(r);
+    struct vm_record check;
+    char temporary[sizeof(struct path) + 32];
+
+    if (!j || record_of_json(j, &check, e))
+        return err_add(e, "record of %s", r->name);
+    CLEANUP_FREE char *text = json_dumps(j, JSON_INDENT(1));
+    if (!text)
+        abort();
+    struct path path = path_record(r->uuid);
+    snprintf(temporary, sizeof temporary, "%s.%d.tmp", path.s, (int)getpid());
+    if (file_write(temporary, text, e)) {
+        unlink(temporary);
+        return -1;
+    }
+    if (rename(temporary, path.s)) {
+        err_sys(e, "rename %s to %s", temporary, path.s);
+        unlink(temporary);
+        return -1;
+    }
+    return dir_sync(e);
+}
+
+int store_delete(const char *uuid, struct err *e)
+{
+    struct path path = path_record(uuid);
+
+    if (unlink(path.s) && errno != ENOENT)
+        return err_sys(e, "remove %s", path.s);
+    return dir_sync(e);
+}
+
+/* UUID.json.PID.tmp whose writer is gone. */
+static bool leftover(const char *file)
+{
+    const char *ext = strstr(file, ".json.");
+    char *end;
+
+    if (!ext)
+        return false;
+    long pid = strtol(ext + 6, &end, 10);
+    if (pid <= 0 || strcmp(end, ".tmp"))
+        return false;
+    char proc[48];
+    snprintf(proc, sizeof proc, "/proc/%ld", pid);
+    return access(proc, F_OK) != 0;
+}
+
+static int visible(const struct dirent *d)
+{
+    return d->d_name[0] != '.';
+}
+
+static bool temporary_name(const char *file)
+{
+    size_t n = strlen(file);
+
+    return n > 4 && !strcmp(file + n - 4, ".tmp");
+}
+
+static int file_load(const char *file, struct vm_record *r, struct err *e)
+{
+    char uuid[STORE_UUID_LEN + 1];
+    uint8_t binary[16];
+    size_t n = strlen(file);
+
+    if (n != STORE_UUID_LEN + 5 || strcmp(file + STORE_UUID_LEN, ".json"))
+        return err_set(e, "%s/%s is not named UUID.json", path_vms().s, file);
+    memcpy(uuid, file, STORE_UUID_LEN);
+    uuid[STORE_UUID_LEN] = '\0';
+    if (!uuid_parse(uuid, binary))
+        return err_set(e, "%s/%s is not named UUID.json", path_vms().s, file);
+    return store_load(uuid, r, e);
+}
+
+int store_scan(void (*each)(void *arg, const struct vm_record *r),
+               void (*bad)(void *arg, const char *file, const struct err *why),
+               void *arg, struct err *e)
+{
+    struct path dir = path_vms();
+    struct dirent **files;
+    int n = scandir(dir.s, &files, visible, alphasort);
+
+    if (n < 0)
+        return err_sys(e, "read %s", dir.s);
+    for (int i = 0; i < n; i++) {
+        const char *file = files[i]->d_name;
+        struct err why = ERR_INIT;
+        struct vm_record r;
+        if (temporary_name(file)) {
+            char full[sizeof(struct path) + 256];
+            snprintf(full, sizeof full, "%s/%s", dir.s, file);
+            if (leftover(file))
+                unlink(full);
+        } else if (!file_load(file, &r, &why)) {
+            each(arg, &r);
+        } else if (bad && why.kind != ERR_GONE) {
+            bad(arg, file, &why);
+        }
+        free(files[i]);
+    }
+    free(files);
+    return 0;
+}
