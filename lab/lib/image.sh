@@ -156,8 +156,12 @@ keys_build() { # DIR
 
 # Programs that run in the outside client's place.
 tools_build() { # DIR
-    gcc -std=gnu11 -Wall -Wextra -O2 -static -o "$1/ledger-client" \
-        "$(dirname "$LAB_DIR")/tests/lab/ledger-client.c"
+    local source
+    for source in "$(dirname "$LAB_DIR")/tests/lab/ledger-client.c" \
+        "$LAB_DIR/tools/tick-listen.c"; do
+        gcc -std=gnu11 -Wall -Wextra -O2 -static \
+            -o "$1/$(basename "$source" .c)" "$source" || return
+    done
 }
 
 images_make() {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The service of the lab's guest: an append-only ledger in memory. Port 7000 takes
-// lines "SEQ NONCE" and answers "SEQ COUNT NONCE"; port 7001 dumps the ledger as
-// lines "INDEX NONCE" and closes. Children send a datagram every so often (--tick)
-// and write to memory at a given rate (--dirty). One thread, one poll loop.
+// The service of the lab's guest: an append-only ledger in memory. Port 7000
+// takes lines "SEQ NONCE" and answers "SEQ COUNT NONCE"; port 7001 dumps the
+// ledger as lines "INDEX NONCE" and closes. Children send a datagram every so
+// often (--tick) and write to memory at a given rate (--dirty). One thread, one
+// poll loop.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -112,9 +113,9 @@ static bool request(struct conn *c, const char *line)
     if (ledger_count == LEDGER_MAX)
         return false;
     ledger[ledger_count++] = nonce;
-    c->out_bytes += (size_t)snprintf(
-        c->out + c->out_bytes, out_room(c),
-        "%" PRIu64 " %" PRIu32 " %016" PRIx64 "\n", seq, ledger_count, nonce);
+    c->out_bytes += (size_t)snprintf(c->out + c->out_bytes, out_room(c),
+                                     "%" PRIu64 " %" PRIu32 " %016" PRIx64 "\n",
+                                     seq, ledger_count, nonce);
     return true;
 }
 
@@ -151,9 +152,9 @@ static bool conn_read(struct conn *c)
 static void dump_fill(struct conn *c)
 {
     while (c->dumped < ledger_count && out_room(c) >= LINE_MAX_) {
-        c->out_bytes += (size_t)snprintf(
-            c->out + c->out_bytes, out_room(c), "%" PRIu32 " %016" PRIx64 "\n",
-            c->dumped + 1, ledger[c->dumped]);
+        c->out_bytes += (size_t)snprintf(c->out + c->out_bytes, out_room(c),
+                                         "%" PRIu32 " %016" PRIx64 "\n",
+                                         c->dumped + 1, ledger[c->dumped]);
         c->dumped++;
     }
 }
@@ -228,7 +229,8 @@ static int64_t now_ns(void)
     return ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
-// Sleeps until *next and moves it on; a tick that was missed is not made up for.
+// Sleeps until *next and moves it on; a tick that was missed is not made up
+// for.
 static void period_wait(int64_t *next, int64_t period_ns)
 {
     struct timespec ts = {.tv_sec = *next / NS_PER_S,
