@@ -13,9 +13,9 @@ pkg      = $(shell pkg-config $(1) $(2) 2>/dev/null)
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
            -Wpointer-arith -Wcast-qual -Wvla -Wformat=2 -Werror
+,       := ,
 OPT     := $(if $(SAN),-O1 -fsanitize=address$(,)undefined \
            -fno-omit-frame-pointer,-O2)
-,       := ,
 CFLAGS  ?= -g
 override CFLAGS += $(OPT) -std=gnu11 $(WARN) -I. -D_GNU_SOURCE -pthread \
            -DUNDERSTUDY_VERSION='"$(VERSION)"' -DPREFIX='"$(PREFIX)"' \

@@ -45,8 +45,5 @@ void config_defaults(struct config *c);
 /* Read `path`, or path_config() when NULL. A missing path_config() is fine, a
  * missing `path` is not. */
 int config_load(struct config *c, const char *path, struct err *e);
-/* The same from memory; `name` is what errors call it. */
-int config_parse(struct config *c, const char *name, const char *text,
-                 struct err *e);
 
 #endif
