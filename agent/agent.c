@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The per-VM agent: what both roles share. Started by the daemon, runs one
+ * loop; slow work is done by jobs and by the engine's and the replica's own
+ * threads. See agent_core.h. */
+#include "agent/agent_core.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "agent/paths.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+
+/* --- State, events, record ---------------------------------------------- */
+
+void agent_event(struct agent *a, const char *name, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    log_info("dom=%s event=%s %s", a->rec.name, name, text);
+    json_t *msg =
+        json_pack("{s:s, s:s, s:I, s:s}", "event", name, "text", text,
+                  "time_ms", (json_int_t)clock_wall_ms(), "vm", a->rec.name);
+    ipc_broadcast(a->ipc, msg);
+    json_decref(msg);
+}
+
+bool agent_save(struct agent *a)
+{
+    struct err e = ERR_INIT;
+
+    a->rec.state = a->state.now;
+    a->rec.generation = a->lease.generation;
+    if (!store_save(&a->rec, &e))
+        return true;
+    agent_give_up(a, &e);
+    return false;
+}
+
+void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
+{
+    enum vm_state from = a->state.now;
+    struct err e = ERR_INIT;
+    va_list ap;
+
+    va_start(ap, why);
+    vsnprintf(a->reason, sizeof a->reason, why, ap);
+    va_end(ap);
+    if (from == to)
+        return;
+    if (state_move(&a->state, to, a->reason, clock_ns(), &e)) {
+        agent_give_up(a, &e);
+        return;
+    }
+    if (!agent_save(a))
+        return;
+    json_t *msg =
+        json_pack("{s:s, s:s, s:s, s:s, s:I}", "state", vm_state_name(to),
+                  "previous", vm_state_name(from), "vm", a->rec.name, "text",
+                  a->reason, "time_ms", (json_int_t)clock_wall_ms());
+    ipc_broadcast(a->ipc, msg);
+    json_decref(msg);
+    log_info("dom=%s state=%s was=%s %s", a->rec.name, vm_state_name(to),
+             vm_state_name(from), a->reason);
+}
+
+void agent_exit(struct agent *a, enum agent_exit status)
+{
+    struct err e = ERR_INIT;
+
+    if (status == AGENT_EXIT_DONE && store_delete(a->rec.uuid, &e))
+        log_error("dom=%s %s", a->rec.name, e.text);
+    a->exit_status = status;
+    ev_break(a->loop, EVBREAK_ALL);
+}
+
+void agent_give_up(struct agent *a, const struct err *why)
+{
+    agent_event(a, "error", "%s; the agent starts again", why->text);
+    agent_exit(a, AGENT_EXIT_AGAIN);
+}
+
+/* --- The lease ------------------------------------------------------------
+ * The arbiter `none` grants everything at once: both sides go on after their
+ * timers, as `protect` says when it is typed. */
+
+static void lease_carry_out(struct agent *a, enum lease_action action)
+{
+    if (action == LEASE_DO_ASK) {
+        fault_point("lease.ask");
+        agent_event(a, "generation",
+                    "asking for generation %llu (arbiter none grants it)",
+                    (unsigned long long)a->lease.generation + 1);
+        action = lease_event(&a->lease, LEASE_EV_GRANTED, clock_ns());
+    }
+    if (action == LEASE_DO_NOTHING || !agent_save(a))
+        return;
+    fault_point("lease.decided");
+    a->role->decided(a, action);
+}
+
+void agent_lease_event(struct agent *a, enum lease_event ev)
+{
+    lease_carry_out(a, lease_event(&a->lease, ev, clock_ns()));
+}
+
+static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    struct agent *a = w->data;
+    uint64_t now = clock_ns();
+    struct link_stats stats;
+
+    (void)loop;
+    (void)revents;
+    if (a->session && a->hello_seen) {
+        link_stats(a->session, &stats);
+        lease_heard_agent(&a->lease, stats.heard_ns);
+    }
+    lease_heard_daemon(&a->lease, a->daemon_heard_ns);
+    lease_carry_out(a, lease_tick(&a->lease, now));
+    a->role->tick(a, now);
+}
+
+/* --- The session ---------------------------------------------------------- */
+
+void agent_send_hello(struct agent *a)
+{
+    struct wire_hello h = {
+        .protocol = WIRE_VERSION,
+        .kind = WIRE_VM,
+        .role = a->rec.role == ROLE_PRIMARY ? WIRE_PRIMARY : WIRE_BACKUP,
+        .running = a->rec.running,
+        .generation = a->lease.generation,
+        .beat_ms = a->cfg.beat_ms,
+    };
+    struct buf b = {0};
+
+    memcpy(h.uuid, a->uuid, sizeof h.uuid);
+    memcpy(h.incarnation, a->rec.incarnation, sizeof h.incarnation);
+    snprintf(h.version, sizeof h.version, "%s", UNDERSTUDY_VERSION);
+    snprintf(h.name, sizeof h.name, "%s", a->rec.name);
+    a->role->hello(a, &h);
+    hello_put(&b, &h);
+    link_send(a->session, WIRE_HELLO, b.data, b.len);
+    buf_free(&b);
+}
+
+static void session_ready(struct link_session *s, void *arg)
+{
+    struct agent *a = arg;
+
+    if (s == a->session)
+        a->role->session_ready(a);
+}
+
+static void session_beat(struct agent *a, const uint8_t *payload, size_t len)
+{
+    struct wire_beat beat;
+    struct err e = ERR_INIT;
+
+    if (beat_get(&beat, payload, len, &e)) {
+        link_fail(a->session, &e);
+        return;
+    }
+    a->peer_beat_sent = beat.sent_ns;
+    a->peer_beat_ns = clock_ns();
+}
+
+static void session_record(struct link_session *s, uint32_t type,
+                           const uint8_t *payload, size_t len, void *arg)
+{
+    struct agent *a = arg;
+    struct err e = ERR_INIT;
+
+    if (s != a->session)
+        return;
+    if (type == WIRE_BEAT) {
+        session_beat(a, payload, len);
+    } else if (!a->hello_seen && type != WIRE_HELLO && type != WIRE_REFUSE &&
+               type != WIRE_BYE) {
+        err_set(&e, "the peer sent %s before HELLO", wire_type_name(type));
+        link_fail(s, &e);
+    } else {
+        a->role->record(a, type, payload, len);
+    }
+}
+
+static void session_closed(struct link_session *s, const struct err *why,
+                           void *arg)
+{
+    struct agent *a = arg;
+
+    if (s != a->session)
+        return;
+    a->session = NULL;
+    a->hello_seen = false;
+    a->role->session_closed(a, why);
+}
+
+const struct link_callbacks agent_link_callbacks = {
+    .ready = session_ready,
+    .record = session_record,
+    .closed = session_closed,
+};
+
+void agent_session_drop(struct agent *a)
+{
+    if (a->session)
+        link_drop(a->session);
+    a->session = NULL;
+    a->hello_seen = false;
+}
+
+void agent_session_set(struct agent *a, struct link_session *s)
+{
+    agent_session_drop(a);
+    a->session = s;
+    a->beat_seq = a->peer_beat_sent = 0;
+}
+
+static void beat_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    struct agent *a = w->data;
+    struct buf b = {0};
+
+    (void)loop;
+    (void)revents;
+    if (!a->session || !link_is_ready(a->session))
+        return;
+    struct wire_beat beat = {
+        .seq = ++a->beat_seq,
+        .sent_ns = clock_ns(),
+        .echo_ns = a->peer_beat_sent,
+        .held_ns = a->peer_beat_sent ? clock_ns() - a->peer_beat_ns : 0,
+    };
+    beat_put(&b, &beat);
+    link_send_urgent(a->session, WIRE_BEAT, b.data, b.len);
+    buf_free(&b);
+}
+
+/* --- The daemon ----------------------------------------------------------- */
+
+static json_t *status_build(struct agent *a)
+{
+    uint64_t now = clock_ns();
+    json_t *o = json_pack(
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:s, s:i}", "name",
+        a->rec.name, "uuid", a->rec.uuid, "domid", (json_int_t)a->rec.domid,
+        "role", vm_role_name(a->rec.role), "state", vm_state_name(a->state.now),
+        "peer", a->rec.peer, "arbiter", a->rec.arbiter, "generation",
+        (json_int_t)a->lease.generation, "interval_ms", (int)a->rec.interval_ms,
+        "peer_heard_ms",
+        (json_int_t)(lease_silence(&a->lease, now) / NS_PER_MS), "reason",
+        a->reason, "pid", (int)getpid());
+    json_object_set_new(o, "lease",
+                        json_string(lease_state_name(a->lease.state)));
+    json_object_set_new(o, "timeout_ms", json_integer(a->rec.timeout_ms));
+    a->role->status(a, o);
+    return o;
+}
+
+static void daemon_peer(struct agent *a, const json_t *msg)
+{
+    long long heard_ms = json_number(msg, "heard_ms", -1);
+
+    if (heard_ms >= 0)
+        a->daemon_heard_ns = clock_ns() - (uint64_t)heard_ms * NS_PER_MS;
+}
+
+static void ipc_message(struct ipc_conn *c, json_t *msg, int fd, void *arg)
+{
+    struct agent *a = arg;
+    const char *op = json_text(msg, "op", "");
+    CLEANUP_CLOSE int owned = fd;
+
+    if (!strcmp(op, "peer")) {
+        a->daemon = c;
+        daemon_peer(a, msg);
+    } else if (!strcmp(op, "status")) {
+        ipc_reply(c, msg, json_pack("{s:o}", "status", status_build(a)));
+    } else {
+        a->role->request(a, c, msg, take_fd(&owned));
+    }
+}
+
+static void ipc_gone(struct ipc_conn *c, const struct err *why, void *arg)
+{
+    struct agent *a = arg;
+
+    (void)why;
+    if (a->daemon == c)
+        a->daemon = NULL;
+}
+
+void agent_ask(struct agent *a, json_t *msg)
+{
+    if (a->daemon)
+        ipc_send(a->daemon, msg);
+    json_decref(msg);
+}
+
+int agent_hv_open(struct hv **hv, struct err *e)
+{
+    const char *choice = getenv("UNDERSTUDY_HV");
+
+    if (choice && !strncmp(choice, "fake:", 5))
+        return hv_fake_open(choice + 5, hv, e);
+    return hv_xen_open(hv, e);
+}
+
+/* --- Life ------------------------------------------------------------------
+ */
+
+static void term_cb(struct ev_loop *loop, ev_signal *w, int revents)
+{
+    struct agent *a = w->data;
+
+    (void)revents;
+    a->exit_status = AGENT_EXIT_AGAIN;
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static int agent_setup(struct agent *a, const char *uuid, struct err *e)
+{
+    static const struct ipc_handler handler = {.message = ipc_message,
+                                               .closed = ipc_gone};
+
+    if (paths_setup(e) || config_load(&a->cfg, NULL, e) ||
+        store_load(uuid, &a->rec, e))
+        return -1;
+    if (!uuid_parse(uuid, a->uuid))
+        return err_set(e, "'%s' is not a uuid", uuid);
+    fault_setup(path_run().s);
+    if (link_key_load(path_etc().s, false, &a->key, e) ||
+        link_tls_new(a->key, &a->tls, e) || agent_hv_open(&a->hv, e))
+        return -1;
+    return ipc_listen(a->loop, path_vm(uuid).s, 16, &handler, a, &a->ipc, e);
+}
+
+static void agent_timers(struct agent *a)
+{
+    double t = a->rec.timeout_ms / 1000.0;
+    double beat = a->rec.timeout_ms / 5 / 1000.0;
+
+    ev_timer_init(&a->tick, tick_cb, 0., t / 20);
+    a->tick.data = a;
+    ev_timer_start(a->loop, &a->tick);
+    ev_timer_init(&a->beat, beat_cb, 0., beat);
+    a->beat.data = a;
+    ev_timer_start(a->loop, &a->beat);
+}
+
+static void agent_free(struct agent *a)
+{
+    agent_session_drop(a);
+    ipc_server_free(a->ipc);
+    link_tls_free(a->tls);
+    link_key_free(a->key);
+    if (a->hv)
+        a->hv->ops->close(a->hv);
+}
+
+static int agent_run(struct agent *a, struct err *e)
+{
+    static ev_signal term;
+
+    ev_signal_init(&term, term_cb, SIGTERM);
+    term.data = a;
+    ev_signal_start(a->loop, &term);
+    lease_init(&a->lease,
+               a->rec.role == ROLE_PRIMARY ? LEASE_FREE : LEASE_EMPTY,
+               a->rec.generation, a->rec.timeout_ms * NS_PER_MS, clock_ns());
+    state_load(&a->state, a->rec.state, clock_ns());
+    if (a->role->start(a, e))
+        return -1;
+    agent_timers(a);
+    ev_run(a->loop, 0);
+    return 0;
+}
+
+int agent_main(const char *role, const char *uuid)
+{
+    struct agent a = {.exit_status = AGENT_EXIT_AGAIN};
+    struct err e = ERR_INIT;
+    char name[96];
+
+    a.loop = ev_default_loop(EVFLAG_AUTO);
+    a.role = strcmp(role, "backup") ? &agent_primary_role : &agent_backup_role;
+    snprintf(name, sizeof name, "agent %.36s", uuid);
+    config_defaults(&a.cfg);
+    log_setup(name, a.cfg.log);
+    signal(SIGPIPE, SIG_IGN);
+    if (agent_setup(&a, uuid, &e)) {
+        log_error("%s", e.text);
+        /* Without a record there is nothing to do, now or later. */
+        a.exit_status = e.kind == ERR_GONE ? AGENT_EXIT_DONE : AGENT_EXIT_AGAIN;
+        agent_free(&a);
+        return a.exit_status;
+    }
+    snprintf(name, sizeof name, "%s/%s", vm_role_name(a.rec.role), a.rec.name);
+    log_setup(name, a.cfg.log);
+    /* No page of ours may have to be read from disk while a guest is stopped
+     * or a takeover is due. */
+    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))
+        log_warn("memory is not locked: %m");
+    if (agent_run(&a, &e))
+        log_error("dom=%s %s", a.rec.name, e.text);
+    agent_free(&a);
+    return a.exit_status;
+}

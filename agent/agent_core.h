@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What both roles of the per-VM agent share: the loop, the record, the state,
+ * the lease, the socket to the daemon and the session to the other agent.
+ * Everything here is the loop thread's. */
+#ifndef AGENT_AGENT_CORE_H
+#define AGENT_AGENT_CORE_H
+
+#include <ev.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/agent.h"
+#include "agent/config.h"
+#include "agent/ipc.h"
+#include "agent/state.h"
+#include "agent/store.h"
+#include "heartbeat/lease.h"
+#include "hypervisor/hv.h"
+#include "link/session.h"
+
+struct agent;
+
+/* What a role adds. All are called on the loop thread. */
+struct agent_role {
+    enum vm_role role;
+    /* Begin. An error ends the agent with AGENT_EXIT_AGAIN. */
+    int (*start)(struct agent *a, struct err *e);
+    /* Many times a timeout; after lease_tick(). */
+    void (*tick)(struct agent *a, uint64_t now);
+    /* The lease decided; the record is already written. */
+    void (*decided)(struct agent *a, enum lease_action action);
+    void (*session_ready)(struct agent *a);
+    void (*record)(struct agent *a, uint32_t type, const uint8_t *payload,
+                   size_t len);
+    void (*session_closed)(struct agent *a, const struct err *why);
+    /* Fill the HELLO's role-specific fields. */
+    void (*hello)(struct agent *a, struct wire_hello *h);
+    /* {"op":"stop"}, {"op":"takeover"}, {"op":"session"} with fd. */
+    void (*request)(struct agent *a, struct ipc_conn *c, json_t *msg, int fd);
+    void (*status)(struct agent *a, json_t *out);
+};
+extern const struct agent_role agent_primary_role, agent_backup_role;
+
+struct agent {
+    struct ev_loop *loop;
+    const struct agent_role *role;
+    void *priv; /* the role's own */
+    struct config cfg;
+    struct vm_record rec;
+    uint8_t uuid[16];
+    struct state state;
+    char reason[512]; /* why the state is what it is; for status */
+
+    struct hv *hv; /* the loop thread's connection */
+    struct ipc_server *ipc;
+    struct ipc_conn *daemon; /* the client that asked last as the daemon */
+    struct lease lease;
+    uint64_t daemon_heard_ns; /* peer's daemon, as our daemon tells */
+
+    struct link_key *key;
+    struct link_tls *tls;
+    struct link_session *session; /* NULL: none */
+    bool hello_seen;              /* the peer's HELLO was good */
+    uint64_t beat_seq, peer_beat_ns, peer_beat_sent;
+
+    ev_timer tick, beat;
+    int exit_status;
+};
+
+/* Change the state: record, log, tell the daemon. `why` is kept. */
+void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Something worth a line in `understudy events`. */
+void agent_event(struct agent *a, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Write the record; what was decided must be on disk before it is done, so a
+ * failure here ends the agent (AGENT_EXIT_AGAIN) and false comes back. */
+bool agent_save(struct agent *a);
+/* Leave the loop. DONE deletes the record first. */
+void agent_exit(struct agent *a, enum agent_exit status);
+/* A mistake of ours or a host that can't go on: say it, exit AGAIN. */
+void agent_give_up(struct agent *a, const struct err *why);
+
+/* Feed the lease and carry out what comes of it. */
+void agent_lease_event(struct agent *a, enum lease_event ev);
+/* Ask the daemon something: {"ask":ID,...}; the answer comes by role->request
+ * as a message with "answer". */
+void agent_ask(struct agent *a, json_t *msg);
+
+/* The callbacks of all VM sessions. */
+extern const struct link_callbacks agent_link_callbacks;
+/* Make `s` the agent's session; an older one is dropped without a word. */
+void agent_session_set(struct agent *a, struct link_session *s);
+/* End the session; session_closed is not called. */
+void agent_session_drop(struct agent *a);
+void agent_send_hello(struct agent *a);
+
+/* A connection to the hypervisor for another thread. */
+int agent_hv_open(struct hv **hv, struct err *e);
+
+#endif
