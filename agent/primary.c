@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The primary's agent: the cycle from cleaning up after a predecessor to
+ * Protected, and its ends. Loop thread; see primary.h. */
+#include "agent/primary.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/job.h"
+#include "agent/paths.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+#include "net-buffer/netbuf.h"
+
+static const char *const phase_names[] = {
+    [PH_RECOVER] = "recover", [PH_WAIT] = "wait",
+    [PH_PREPARE] = "prepare", [PH_CONNECT] = "connect",
+    [PH_DISCARD] = "discard", [PH_DESCRIBE] = "describe",
+    [PH_SHELL] = "shell",     [PH_SYNC] = "sync",
+    [PH_RUN] = "run",         [PH_REJOIN] = "rejoin",
+    [PH_STOP] = "stop",       [PH_ENDING] = "ending",
+    [PH_FENCED] = "fenced",   [PH_NO_GUEST] = "no guest",
+};
+
+void primary_phase(struct primary *p, enum phase to)
+{
+    char point[64];
+
+    if (p->phase != to)
+        log_debug("dom=%s phase=%s was=%s", p->a->rec.name, phase_names[to],
+                  phase_names[p->phase]);
+    p->phase = to;
+    snprintf(point, sizeof point, "primary.%s", phase_names[to]);
+    fault_point(point);
+}
+
+void primary_retry(struct primary *p, double seconds)
+{
+    ev_timer_stop(p->a->loop, &p->retry);
+    ev_timer_set(&p->retry, seconds, 0.);
+    ev_timer_start(p->a->loop, &p->retry);
+}
+
+static double backoff(struct primary *p)
+{
+    unsigned n = p->tries < 6 ? p->tries : 6;
+
+    p->tries++;
+    return 0.2 * (double)(1u << n);
+}
+
+/* The first `protect` tells the person and leaves nothing; later ones try
+ * again for as long as it takes. */
+static void tell_failed(struct primary *p)
+{
+    json_t *msg = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:I}", "event", "failed", "vm",
+        p->a->rec.name, "text", p->failure.text, "hint", p->failure.hint,
+        "kind", ipc_kind_name(p->failure.kind ? p->failure.kind : ERR_FAILED),
+        "time_ms", (json_int_t)clock_wall_ms());
+
+    ipc_broadcast(p->a->ipc, msg);
+    json_decref(msg);
+}
+
+void primary_failed(struct primary *p, const struct err *why)
+{
+    struct agent *a = p->a;
+
+    agent_session_drop(a);
+    if (p->eng) {
+        primary_retry(p, 0.5);
+        primary_phase(p, PH_REJOIN);
+        return;
+    }
+    p->failure = *why;
+    if (!p->established && !p->leftovers) {
+        tell_failed(p);
+        log_error("dom=%s not protected: %s", a->rec.name, why->text);
+        agent_exit(a, AGENT_EXIT_DONE);
+        return;
+    }
+    agent_state(a, VM_DEGRADED, "%s", why->text);
+    primary_retry(p, backoff(p));
+    primary_phase(p, PH_WAIT);
+}
+
+/* --- Ending
+ * ------------------------------------------------------------------- */
+
+void primary_end(struct primary *p, enum engine_stop_how how,
+                 enum afterwards then)
+{
+    p->then = then;
+    primary_phase(p, PH_ENDING);
+    link_pipe_detach(p->pipe);
+    if (p->eng)
+        engine_stop(p->eng, how);
+    else
+        primary_ended(p);
+}
+
+static void stop_answer(struct primary *p)
+{
+    if (p->stopper)
+        ipc_reply(p->stopper, p->stop_request, NULL);
+    json_decref(p->stop_request);
+    p->stopper = NULL;
+    p->stop_request = NULL;
+}
+
+static void guest_down(struct primary *p)
+{
+    struct agent *a = p->a;
+
+    agent_event(a, "guest-down",
+                "output is released; waiting for the VM's "
+                "next start");
+    agent_state(a, VM_UNPROTECTED, "the guest is down");
+    a->rec.domid = -1;
+    primary_retry(p, 0.5);
+    primary_phase(p, PH_NO_GUEST);
+}
+
+/* No engine (any more). */
+void primary_ended(struct primary *p)
+{
+    struct agent *a = p->a;
+
+    switch (p->then) {
+    case THEN_DONE:
+        agent_state(a, VM_UNPROTECTED, "unprotect was asked for");
+        stop_answer(p);
+        agent_exit(a, AGENT_EXIT_DONE);
+        break;
+    case THEN_FENCED:
+        agent_session_drop(a);
+        primary_phase(p, PH_FENCED);
+        break;
+    case THEN_GUEST_DOWN:
+        agent_session_drop(a);
+        guest_down(p);
+        break;
+    case THEN_RETRY:
+        agent_session_drop(a);
+        if (!p->established) {
+            primary_failed(p, &p->failure);
+            break;
+        }
+        primary_retry(p, backoff(p));
+        primary_phase(p, PH_WAIT);
+        break;
+    }
+}
+
+/* What the lease decided. */
+static void primary_decided(struct agent *a, enum lease_action action)
+{
+    struct primary *p = a->priv;
+    struct err e = ERR_INIT;
+
+    if (action == LEASE_DO_FENCE) {
+        if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
+            log_error("dom=%s pause: %s", a->rec.name, e.text);
+        a->rec.running = false;
+        agent_state(a, VM_FENCED, "%s runs the VM now; the copy here is paused",
+                    a->rec.peer);
+        primary_end(p, ENGINE_DROP, THEN_FENCED);
+        return;
+    }
+    if (action != LEASE_DO_RELEASE)
+        return;
+    if (p->leftovers) {
+        char tag[NETBUF_TAG_MAX + 1];
+        snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
+        if (netbuf_cleanup_leftovers(tag, true, &e))
+            agent_event(a, "error", "releasing held output: %s", e.text);
+        p->leftovers = false;
+    }
+    bool told = p->phase == PH_DISCARD || p->phase == PH_STOP;
+    if (!told && a->state.now == VM_PROTECTED)
+        agent_state(a, VM_DEGRADED,
+                    "no answer from %s: running alone, "
+                    "generation %llu",
+                    a->rec.peer, (unsigned long long)a->lease.generation);
+    if (p->eng && p->phase != PH_ENDING)
+        primary_end(p, ENGINE_RELEASE, p->then);
+    else if (!p->eng && p->phase == PH_STOP)
+        primary_end(p, ENGINE_RELEASE, p->then);
+}
+
+/* --- Starting
+ * ----------------------------------------------------------------- */
+
+static void ask_prepare(struct primary *p)
+{
+    struct agent *a = p->a;
+    char incarnation[33];
+
+    if (!a->daemon) {
+        primary_retry(p, 0.1);
+        return;
+    }
+    for (int i = 0; i < 16; i++)
+        snprintf(incarnation + 2 * i, 3, "%02x", a->rec.incarnation[i]);
+    primary_phase(p, PH_PREPARE);
+    primary_retry(p, 30.);
+    agent_ask(a,
+              json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:i}", "ask",
+                        (int)p->tries + 1, "op", "prepare", "uuid", a->rec.uuid,
+                        "name", a->rec.name, "peer", a->rec.peer, "generation",
+                        (json_int_t)a->lease.generation, "incarnation",
+                        incarnation, "arbiter", a->rec.arbiter, "timeout_ms",
+                        (int)a->rec.timeout_ms));
+}
+
+static void on_answer(struct primary *p, const json_t *msg)
+{
+    struct err e = ERR_INIT;
+
+    if (p->phase != PH_PREPARE)
+        return;
+    ev_timer_stop(p->a->loop, &p->retry);
+    if (ipc_error_of(msg, &e) ||
+        pin_parse(json_text(msg, "pin", ""), p->pin, &e)) {
+        primary_failed(p, &e);
+        return;
+    }
+    snprintf(p->address, sizeof p->address, "%s",
+             json_text(msg, "address", ""));
+    p->port = (uint16_t)json_number(msg, "port", WIRE_PORT);
+    primary_phase(p, PH_CONNECT);
+    primary_connect(p);
+}
+
+/* The VM of this record, after a reboot of the guest under a new number. */
+static void look_for_guest(struct primary *p)
+{
+    struct agent *a = p->a;
+    struct hv_domain d;
+    struct err e = ERR_INIT;
+
+    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, &e) ||
+        d.shutdown != HV_RUNNING) {
+        if (p->tries++ == 60)
+            agent_event(a, "no-guest", "%s does not run here: %s", a->rec.name,
+                        e.text);
+        if (p->tries > 120 && p->down == HV_POWEROFF) {
+            agent_exit(a, AGENT_EXIT_DONE);
+            return;
+        }
+        primary_retry(p, 0.5);
+        return;
+    }
+    if (a->rec.domid != (int64_t)d.domid) {
+        a->rec.domid = d.domid;
+        if (!agent_save(a))
+            return;
+    }
+    p->tries = 0;
+    p->then = THEN_RETRY;
+    ask_prepare(p);
+}
+
+static void retry_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    struct primary *p = w->data;
+    struct err e = ERR_INIT;
+
+    (void)loop;
+    (void)revents;
+    switch (p->phase) {
+    case PH_RECOVER:
+    case PH_WAIT:
+    case PH_NO_GUEST:
+        look_for_guest(p);
+        break;
+    case PH_PREPARE:
+        err_kind(&e, ERR_TIMEOUT, "%s did not answer within 30 s",
+                 p->a->rec.peer);
+        primary_failed(p, &e);
+        break;
+    case PH_REJOIN:
+        if (!p->a->session)
+            primary_connect(p);
+        break;
+    default:
+        break;
+    }
+}
+
+struct recover_job {
+    struct primary *p;
+    uint32_t domid;
+    bool holding;
+    char flag[512];
+};
+
+/* A predecessor's plug that is closed stays closed until the lease says. */
+static int recover_run(void *arg, struct err *e)
+{
+    struct recover_job *j = arg;
+    char tags[16][NETBUF_TAG_MAX + 1], tag[NETBUF_TAG_MAX + 1];
+    struct hv *hv = NULL;
+
+    if (agent_hv_open(&hv, e))
+        return -1;
+    int rc = engine_recover(hv, j->domid, j->flag, e);
+    hv->ops->close(hv);
+    if (rc || getenv("UNDERSTUDY_HV"))
+        return rc;
+    snprintf(tag, sizeof tag, "u%u", j->domid % 1000000);
+    int n = netbuf_list(tags, 16, e);
+    for (int i = 0; i < n && i < 16; i++)
+        j->holding |= !strcmp(tags[i], tag);
+    return n < 0 ? -1 : 0;
+}
+
+static void recover_done(void *arg, int rc, const struct err *e)
+{
+    struct recover_job *j = arg;
+    struct primary *p = j->p;
+
+    if (rc) {
+        agent_give_up(p->a, e);
+    } else {
+        p->leftovers = j->holding;
+        if (j->holding) {
+            p->established = true;
+            agent_event(p->a, "recover",
+                        "a predecessor left output held: it stays held until "
+                        "%s gives its replica up or %u ms have passed",
+                        p->a->rec.peer, p->a->rec.timeout_ms);
+            agent_lease_event(p->a, LEASE_EV_COMMIT);
+        }
+        look_for_guest(p);
+    }
+    free(j);
+}
+
+static int primary_start(struct agent *a, struct err *e)
+{
+    struct primary *p = calloc(1, sizeof *p);
+    struct recover_job *j = calloc(1, sizeof *j);
+    struct hv_domain d;
+
+    if (!p || !j)
+        abort();
+    a->priv = p;
+    p->a = a;
+    p->established =
+        a->rec.state != VM_UNPROTECTED && a->rec.state != VM_SYNCING;
+    primary_engine_init(p);
+    ev_init(&p->retry, retry_cb);
+    p->retry.data = p;
+    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e)) {
+        free(j);
+        err_clear(e);
+        primary_phase(p, PH_NO_GUEST);
+        primary_retry(p, 0.1);
+        return 0;
+    }
+    a->rec.domid = d.domid;
+    j->p = p;
+    j->domid = d.domid;
+    snprintf(j->flag, sizeof j->flag, "%s", path_flag(a->rec.uuid).s);
+    job_start(a->loop, recover_run, recover_done, j);
+    return 0;
+}
+
+static void primary_tick(struct agent *a, uint64_t now)
+{
+    (void)a;
+    (void)now;
+}
+
+/* --- The operator ----------------------------------------------------------
+ */
+
+static void on_stop(struct primary *p, struct ipc_conn *c, json_t *msg)
+{
+    struct agent *a = p->a;
+
+    p->stopper = c;
+    p->stop_request = json_incref(msg);
+    a->rec.wanted = false;
+    if (!agent_save(a))
+        return;
+    p->then = THEN_DONE;
+    if (p->phase == PH_ENDING)
+        return;
+    if (a->session && a->hello_seen)
+        primary_send_stop(p, WIRE_STOP_UNPROTECT);
+    else if (a->lease.state == LEASE_FREE || p->phase == PH_FENCED)
+        primary_end(p, ENGINE_RELEASE, THEN_DONE);
+    else
+        primary_phase(p, PH_STOP); /* the lease lets go after its timeout */
+}
+
+static void primary_request(struct agent *a, struct ipc_conn *c, json_t *msg,
+                            int fd)
+{
+    struct primary *p = a->priv;
+    const char *op = json_text(msg, "op", "");
+    struct err e = ERR_INIT;
+
+    if (fd >= 0)
+        close(fd);
+    if (json_object_get(msg, "answer")) {
+        on_answer(p, msg);
+    } else if (!strcmp(op, "stop")) {
+        on_stop(p, c, msg);
+    } else {
+        err_kind(&e, ERR_REFUSED, "this host runs %s: nothing to take over",
+                 a->rec.name);
+        err_hint(&e, "type it on %s", a->rec.peer);
+        ipc_reply_error(c, msg, &e);
+    }
+}
+
+const struct agent_role agent_primary_role = {
+    .role = ROLE_PRIMARY,
+    .start = primary_start,
+    .tick = primary_tick,
+    .decided = primary_decided,
+    .session_ready = primary_session_ready,
+    .record = primary_record,
+    .session_closed = primary_session_closed,
+    .hello = primary_hello,
+    .request = primary_request,
+    .status = primary_status,
+};

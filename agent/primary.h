@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The primary's agent: what its files share. Loop thread, except where the
+ * engine's thread is named. */
+#ifndef AGENT_PRIMARY_H
+#define AGENT_PRIMARY_H
+
+#include <pthread.h>
+
+#include "agent/agent_core.h"
+#include "checkpoint/engine.h"
+
+/* Where we are with the peer. One cycle goes from RECOVER or WAIT down to RUN;
+ * whatever breaks it ends in WAIT, and the cycle starts again. */
+enum phase {
+    PH_RECOVER,  /* cleaning up after a predecessor */
+    PH_WAIT,     /* before the next try */
+    PH_PREPARE,  /* our daemon asks the peer's daemon for a backup agent */
+    PH_CONNECT,  /* connecting to the backup agent, HELLO awaited */
+    PH_DISCARD,  /* the backup must give its old replica up first */
+    PH_DESCRIBE, /* reading the VM's configuration (a job) */
+    PH_SHELL,    /* the backup builds the shell */
+    PH_SYNC,     /* the engine copies */
+    PH_RUN,      /* epochs */
+    PH_REJOIN,   /* the session broke under a living engine: reconnecting */
+    PH_STOP,     /* STOP sent, STOPPED awaited */
+    PH_ENDING,   /* the engine stops */
+    PH_FENCED,   /* the other host runs the VM */
+    PH_NO_GUEST, /* the VM is not on this host */
+};
+
+/* What follows when the engine has stopped. */
+enum afterwards { THEN_RETRY, THEN_DONE, THEN_FENCED, THEN_GUEST_DOWN };
+
+struct posted; /* an engine event on its way to the loop */
+
+struct primary {
+    struct agent *a;
+    enum phase phase;
+    enum afterwards then;
+    bool established; /* was Protected once: failures are retried */
+    bool leftovers;   /* a predecessor's plug is still closed */
+    bool ask_pending;
+    unsigned tries;
+    struct err failure; /* of a protect that never worked */
+
+    struct buf blueprint;
+    char address[256];
+    uint16_t port;
+    uint8_t pin[PIN_BYTES];
+
+    struct engine *eng;
+    struct link_pipe *pipe;
+    uint64_t ticket; /* of the session, for the pipe and the engine */
+    struct checkpoint_device *net;
+    uint64_t dropped; /* packets, as last reported */
+    enum hv_shutdown down;
+    bool voided; /* the engine takes no more epochs: its replica must go */
+
+    struct ipc_conn *stopper; /* who typed unprotect */
+    json_t *stop_request;
+
+    /* Engine thread -> loop. */
+    pthread_mutex_t lock;
+    struct posted *head, **tail;
+    ev_async posted;
+    ev_timer retry;
+};
+
+/* primary.c */
+void primary_phase(struct primary *p, enum phase to);
+/* This cycle is over: a protect that never worked ends here, an established
+ * one tries again. */
+void primary_failed(struct primary *p, const struct err *why);
+void primary_retry(struct primary *p, double seconds);
+/* Stop the engine, then `then`. Without an engine: at once. */
+void primary_end(struct primary *p, enum engine_stop_how how,
+                 enum afterwards then);
+void primary_ended(struct primary *p);
+
+/* primary_engine.c */
+int primary_engine_open(struct primary *p, struct err *e);
+/* Engine events that have arrived, in order. */
+void primary_drain(struct primary *p);
+void primary_engine_init(struct primary *p);
+void primary_status(struct agent *a, json_t *out);
+
+/* primary_session.c */
+void primary_connect(struct primary *p);
+void primary_session_ready(struct agent *a);
+void primary_record(struct agent *a, uint32_t type, const uint8_t *payload,
+                    size_t len);
+void primary_session_closed(struct agent *a, const struct err *why);
+void primary_hello(struct agent *a, struct wire_hello *h);
+void primary_send_discard(struct primary *p, const char *why);
+void primary_send_stop(struct primary *p, enum wire_stop_reason reason);
+/* The way is free: describe the VM and have the shell built. */
+void primary_describe(struct primary *p);
+
+#endif

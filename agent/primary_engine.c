@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The primary's agent and its engine: opening it, its events on the loop, and
+ * what `status` shows of it. The sink and the event callback run on the
+ * engine's thread; everything else on the loop's. */
+#include "agent/primary.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/paths.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "net-buffer/netbuf.h"
+
+struct posted {
+    struct posted *next;
+    bool committing; /* not an engine event: COMMIT is about to be sent */
+    struct engine_event ev;
+};
+
+static void post(struct primary *p, const struct engine_event *ev)
+{
+    struct posted *n = calloc(1, sizeof *n);
+
+    if (!n)
+        abort();
+    if (ev)
+        n->ev = *ev;
+    else
+        n->committing = true;
+    pthread_mutex_lock(&p->lock);
+    *p->tail = n;
+    p->tail = &n->next;
+    pthread_mutex_unlock(&p->lock);
+    ev_async_send(p->a->loop, &p->posted);
+}
+
+static void engine_event_cb(void *arg, const struct engine_event *ev)
+{
+    post(arg, ev);
+}
+
+static const uint32_t wire_types[] = {
+    [EPOCH_PAGES] = WIRE_PAGES,
+    [EPOCH_STATE] = WIRE_STATE,
+    [EPOCH_COMMIT] = WIRE_COMMIT,
+};
+
+/* From the moment that COMMIT may be on the wire, a replica may exist that we
+ * have not heard of: the lease has to know before. */
+static int sink_send(void *arg, uint64_t session, enum epoch_record type,
+                     const void *payload, size_t len, struct err *e)
+{
+    struct primary *p = arg;
+
+    if (link_pipe_begin(p->pipe, session, e))
+        return -1;
+    if (type == EPOCH_COMMIT)
+        post(p, NULL);
+    return link_pipe_send(p->pipe, wire_types[type], payload, len, e);
+}
+
+static int net_open(struct primary *p, struct err *e)
+{
+    char names[HV_MAX_VIFS][NETBUF_NAME_MAX], tag[NETBUF_TAG_MAX + 1];
+    struct agent *a = p->a;
+    struct netbuf_limits limits = {.hold_bytes_max = (uint64_t)a->cfg.buffer_mb
+                                                     << 20};
+    int n;
+
+    if (a->hv->ops->vifs(a->hv, (uint32_t)a->rec.domid, names, &n, e))
+        return -1;
+    if (n == 0)
+        return 0;
+    snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
+    if (netbuf_open(tag, &limits, &p->net, e))
+        return -1;
+    return netbuf_set_vifs(p->net, names, n, e);
+}
+
+static void net_free(struct primary *p)
+{
+    if (p->net)
+        p->net->ops->free(p->net);
+    p->net = NULL;
+}
+
+int primary_engine_open(struct primary *p, struct err *e)
+{
+    struct agent *a = p->a;
+    struct hv *hv = NULL;
+    struct engine_config c = {
+        .domid = (uint32_t)a->rec.domid,
+        .interval_ms = a->rec.interval_ms,
+        .xenstore_deadline_ms = a->cfg.suspend_first_ms,
+        .evtchn_deadline_ms = a->cfg.suspend_ms,
+        .staging_pages = (uint64_t)a->cfg.staging_mb << (20 - 12),
+        .sink = {sink_send, p},
+        .event = engine_event_cb,
+        .event_arg = p,
+    };
+
+    if (net_open(p, e))
+        return -1;
+    if (p->net)
+        c.devices[c.device_count++] = p->net;
+    snprintf(c.name, sizeof c.name, "%s", a->rec.name);
+    snprintf(c.suspend_flag, sizeof c.suspend_flag, "%s",
+             path_flag(a->rec.uuid).s);
+    if (agent_hv_open(&hv, e)) {
+        net_free(p);
+        return -1;
+    }
+    if (engine_open(&p->eng, hv, &c, e)) {
+        hv->ops->close(hv);
+        net_free(p);
+        return -1;
+    }
+    p->dropped = 0;
+    p->voided = false;
+    return 0;
+}
+
+/* --- Events ------------------------------------------------------------------
+ */
+
+static void on_committing(struct primary *p)
+{
+    if (p->a->lease.state == LEASE_FREE)
+        agent_lease_event(p->a, LEASE_EV_COMMIT);
+}
+
+static void on_progress(struct primary *p, const struct engine_event *ev)
+{
+    json_t *msg = json_pack("{s:s, s:s, s:I, s:I}", "event", "progress", "vm",
+                            p->a->rec.name, "done_bytes", (json_int_t)ev->done,
+                            "total_bytes", (json_int_t)ev->total);
+
+    ipc_broadcast(p->a->ipc, msg);
+    json_decref(msg);
+}
+
+static void on_synced(struct primary *p, const struct engine_event *ev)
+{
+    agent_lease_event(p->a, LEASE_EV_COMMIT);
+    primary_phase(p, PH_RUN);
+    p->established = true;
+    p->tries = 0;
+    agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",
+                (unsigned long long)ev->epoch, p->a->rec.peer);
+}
+
+/* The replica is of no more use. The backup has to give it up before output
+ * may flow again; without a session, the lease decides after its timeout. */
+static void on_void(struct primary *p, const struct err *why)
+{
+    agent_event(p->a, "void", "the replica is void: %s", why->text);
+    p->voided = true;
+    if (!p->established)
+        p->failure = *why;
+    if (p->a->lease.state == LEASE_FREE) {
+        primary_end(p, ENGINE_RELEASE, THEN_RETRY);
+        return;
+    }
+    if (p->a->session && p->a->hello_seen)
+        primary_send_discard(p, why->text);
+}
+
+static enum wire_stop_reason stop_reason(enum hv_shutdown down)
+{
+    switch (down) {
+    case HV_POWEROFF:
+        return WIRE_STOP_POWEROFF;
+    case HV_REBOOT:
+        return WIRE_STOP_REBOOT;
+    case HV_CRASH:
+        return WIRE_STOP_CRASH;
+    default:
+        return WIRE_STOP_MIGRATE;
+    }
+}
+
+static void on_guest_down(struct primary *p, enum hv_shutdown down)
+{
+    static const char *const words[] = {
+        [HV_POWEROFF] = "powered off",
+        [HV_REBOOT] = "rebooted",
+        [HV_SUSPEND] = "was suspended by somebody else",
+        [HV_CRASH] = "crashed",
+        [HV_OTHER] = "is gone from this host",
+    };
+
+    p->down = down;
+    p->voided = true;
+    agent_event(p->a, "guest-down", "the guest %s; telling %s", words[down],
+                p->a->rec.peer);
+    if (p->a->lease.state == LEASE_FREE)
+        primary_end(p, ENGINE_RELEASE, THEN_GUEST_DOWN);
+    else if (p->a->session && p->a->hello_seen)
+        primary_send_stop(p, stop_reason(down));
+    p->then = THEN_GUEST_DOWN;
+}
+
+static void on_event(struct primary *p, const struct engine_event *ev)
+{
+    switch (ev->type) {
+    case ENGINE_SYNC_PROGRESS:
+        on_progress(p, ev);
+        break;
+    case ENGINE_SYNCED:
+        on_synced(p, ev);
+        break;
+    case ENGINE_EPOCH:
+        agent_lease_event(p->a, LEASE_EV_COMMIT);
+        break;
+    case ENGINE_SKIPPED:
+        agent_event(p->a, "skipped", "epoch %llu was skipped: %s",
+                    (unsigned long long)ev->epoch, ev->error.text);
+        break;
+    case ENGINE_GUEST_DOWN:
+        on_guest_down(p, ev->reason);
+        break;
+    case ENGINE_VOID:
+    case ENGINE_FAILED:
+        on_void(p, &ev->error);
+        break;
+    case ENGINE_STOPPED:
+        engine_close(p->eng);
+        p->eng = NULL;
+        net_free(p);
+        primary_ended(p);
+        break;
+    }
+}
+
+void primary_drain(struct primary *p)
+{
+    for (;;) {
+        pthread_mutex_lock(&p->lock);
+        struct posted *n = p->head;
+        if (n)
+            p->head = n->next;
+        if (!p->head)
+            p->tail = &p->head;
+        pthread_mutex_unlock(&p->lock);
+        if (!n)
+            return;
+        if (n->committing)
+            on_committing(p);
+        else
+            on_event(p, &n->ev);
+        free(n);
+    }
+}
+
+static void posted_cb(struct ev_loop *loop, ev_async *w, int revents)
+{
+    (void)loop;
+    (void)revents;
+    primary_drain(w->data);
+}
+
+void primary_engine_init(struct primary *p)
+{
+    pthread_mutex_init(&p->lock, NULL);
+    p->tail = &p->head;
+    ev_async_init(&p->posted, posted_cb);
+    p->posted.data = p;
+    ev_async_start(p->a->loop, &p->posted);
+    p->pipe = link_pipe_new(p->a->loop, 4u << 20);
+}
+
+/* --- Status -----------------------------------------------------------------
+ */
+
+static void stat_put(json_t *out, const char *name, const struct engine_stat *s)
+{
+    json_object_set_new(out, name,
+                        json_pack("{s:I, s:I, s:I, s:I}", "median",
+                                  (json_int_t)s->median, "p99",
+                                  (json_int_t)s->p99, "max", (json_int_t)s->max,
+                                  "last", (json_int_t)s->last));
+}
+
+static void number_put(json_t *out, const char *name, uint64_t v)
+{
+    json_object_set_new(out, name, json_integer((json_int_t)v));
+}
+
+static void sync_put(json_t *out, const struct engine_status *st)
+{
+    uint64_t left =
+        st->sync_total > st->sync_done ? st->sync_total - st->sync_done : 0;
+
+    if (!st->syncing)
+        return;
+    json_object_set_new(
+        out, "sync",
+        json_pack("{s:I, s:I, s:I, s:I}", "done_bytes",
+                  (json_int_t)st->sync_done, "total_bytes",
+                  (json_int_t)st->sync_total, "rate_bps",
+                  (json_int_t)st->sync_rate_bps, "left_s",
+                  (json_int_t)(st->sync_rate_bps ? left * 8 / st->sync_rate_bps
+                                                 : 0)));
+}
+
+void primary_status(struct agent *a, json_t *out)
+{
+    struct primary *p = a->priv;
+    struct engine_status st;
+
+    if (!p->eng)
+        return;
+    engine_status(p->eng, &st);
+    number_put(out, "epoch", st.committed);
+    number_put(out, "epochs", st.epochs);
+    number_put(out, "skipped", st.skipped);
+    number_put(out, "bytes_sent", st.bytes_sent);
+    number_put(out, "held_bytes", st.load.held_bytes);
+    number_put(out, "held_packets", st.load.held_packets);
+    number_put(out, "dropped_packets", st.load.dropped_packets);
+    if (st.committed_ns)
+        number_put(out, "lag_ms", (clock_ns() - st.committed_ns) / NS_PER_MS);
+    json_object_set_new(out, "suspend",
+                        json_string(st.suspend_path == HV_SUSPEND_EVTCHN
+                                        ? "event channel"
+                                        : "xenstore"));
+    stat_put(out, "pause_us", &st.pause_us);
+    stat_put(out, "suspend_us", &st.suspend_us);
+    stat_put(out, "copy_us", &st.copy_us);
+    stat_put(out, "state_us", &st.state_us);
+    stat_put(out, "mark_us", &st.mark_us);
+    stat_put(out, "resume_us", &st.resume_us);
+    stat_put(out, "send_us", &st.send_us);
+    stat_put(out, "ack_us", &st.ack_us);
+    stat_put(out, "dirty_pages", &st.dirty_pages);
+    stat_put(out, "epoch_bytes", &st.bytes);
+    sync_put(out, &st);
+}
