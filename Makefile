@@ -76,8 +76,12 @@ lint:
 	@tests/lint $(SOURCES)
 format:
 	@clang-format -i $(SOURCES)
-demo lab: all
-	@tests/$@.sh
+demo:
+	@sh tests/deps.sh
+	@$(MAKE) --no-print-directory all
+	@bash tests/demo.sh
+lab:
+	@lab/lab up
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \

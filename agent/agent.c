@@ -95,7 +95,7 @@ void agent_give_up(struct agent *a, const struct err *why)
  * The arbiter `none` grants everything at once: both sides go on after their
  * timers, as `protect` says when it is typed. */
 
-static void lease_carry_out(struct agent *a, enum lease_action action)
+void agent_lease_action(struct agent *a, enum lease_action action)
 {
     if (action == LEASE_DO_ASK) {
         fault_point("lease.ask");
@@ -112,7 +112,7 @@ static void lease_carry_out(struct agent *a, enum lease_action action)
 
 void agent_lease_event(struct agent *a, enum lease_event ev)
 {
-    lease_carry_out(a, lease_event(&a->lease, ev, clock_ns()));
+    agent_lease_action(a, lease_event(&a->lease, ev, clock_ns()));
 }
 
 static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
@@ -128,7 +128,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
         lease_heard_agent(&a->lease, stats.heard_ns);
     }
     lease_heard_daemon(&a->lease, a->daemon_heard_ns);
-    lease_carry_out(a, lease_tick(&a->lease, now));
+    agent_lease_action(a, lease_tick(&a->lease, now));
     a->role->tick(a, now);
 }
 
@@ -160,8 +160,16 @@ static void session_ready(struct link_session *s, void *arg)
 {
     struct agent *a = arg;
 
-    if (s == a->session)
-        a->role->session_ready(a);
+    /* A backup accepts: a new connection of its primary replaces the old. */
+    if (s != a->session) {
+        struct err e = ERR_INIT;
+        err_kind(&e, ERR_GONE, "a newer connection replaces it");
+        bool had = a->session;
+        agent_session_set(a, s);
+        if (had)
+            a->role->session_closed(a, &e);
+    }
+    a->role->session_ready(a);
 }
 
 static void session_beat(struct agent *a, const uint8_t *payload, size_t len)

@@ -84,6 +84,7 @@ void agent_give_up(struct agent *a, const struct err *why);
 
 /* Feed the lease and carry out what comes of it. */
 void agent_lease_event(struct agent *a, enum lease_event ev);
+void agent_lease_action(struct agent *a, enum lease_action action);
 /* Ask the daemon something: {"ask":ID,...}; the answer comes by role->request
  * as a message with "answer". */
 void agent_ask(struct agent *a, json_t *msg);

@@ -82,7 +82,8 @@ void primary_failed(struct primary *p, const struct err *why)
         agent_exit(a, AGENT_EXIT_DONE);
         return;
     }
-    agent_state(a, VM_DEGRADED, "%s", why->text);
+    if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
+        agent_state(a, VM_DEGRADED, "%s", why->text);
     primary_retry(p, backoff(p));
     primary_phase(p, PH_WAIT);
 }
@@ -329,6 +330,8 @@ static void recover_done(void *arg, int rc, const struct err *e)
         p->leftovers = j->holding;
         if (j->holding) {
             p->established = true;
+            if (p->a->state.now == VM_PROTECTED)
+                agent_state(p->a, VM_DEGRADED, "the agent was started again");
             agent_event(p->a, "recover",
                         "a predecessor left output held: it stays held until "
                         "%s gives its replica up or %u ms have passed",
