@@ -2,7 +2,7 @@
 /* The backup's agent: it has the shell built, holds the replica, and takes
  * over. Loop thread; building, discarding and taking over are jobs, applying is
  * the replica's own thread. */
-#include "agent/agent_core.h"
+#include "agent/backup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,6 @@
 #include "agent/job.h"
 #include "agent/paths.h"
 #include "checkpoint/epoch.h"
-#include "checkpoint/replica.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -20,37 +19,6 @@
 /* How long a backup without a replica waits for its primary before it goes:
  * the primary's daemon asks for a new one when it needs it. */
 #define IDLE_NS (60 * NS_PER_SEC)
-
-enum work { WORK_NONE, WORK_BUILD, WORK_DISCARD, WORK_TAKEOVER, WORK_RENAME };
-
-/* What the primary is told when a discard is done. */
-enum reply { REPLY_NOTHING, REPLY_DISCARDED, REPLY_STOPPED };
-
-struct backup {
-    struct agent *a;
-    struct replica *rep; /* owned by the job while one is under way */
-    enum work work;
-    enum reply reply;
-    struct wire_stop stop;
-    uint64_t session_no; /* counts sessions: a job's result is for one */
-    uint64_t job_session;
-    struct buf collect;   /* the blueprint as it arrives */
-    struct buf blueprint; /* the job's */
-    uint32_t shell;       /* domid; 0: none */
-    bool was_protected;
-    bool told_silent;
-    uint64_t idle_ns; /* since when nobody has been here */
-
-    /* Takeover. */
-    uint64_t heard_ns, claimed_ns, running_ns;
-    struct ipc_conn *taker;
-    json_t *take_request;
-
-    /* Apply thread -> loop. */
-    ev_async acked;
-    uint64_t ack_epoch, ack_applied; /* atomic */
-    uint64_t ack_sent;
-};
 
 static void backup_settle(struct backup *b);
 
@@ -482,120 +450,7 @@ static void backup_hello(struct agent *a, struct wire_hello *h)
     h->has_replica = b->rep && h->committed > 0;
 }
 
-/* --- Taking over
- * ------------------------------------------------------------------
- */
-
-struct takeover_job {
-    struct backup *b;
-    struct replica *rep;
-    uint32_t shell;
-    char name[64];
-};
-
-static int takeover_run(void *arg, struct err *e)
-{
-    struct takeover_job *j = arg;
-    struct hv *hv = NULL;
-
-    fault_point("takeover.begin");
-    if (agent_hv_open(&hv, e))
-        return -1;
-    int rc = replica_takeover(j->rep, e);
-    fault_point("takeover.state_set");
-    if (!rc)
-        rc = hv->ops->unpause(hv, j->shell, e);
-    hv->ops->close(hv);
-    return rc;
-}
-
-static int rename_run(void *arg, struct err *e)
-{
-    struct takeover_job *j = arg;
-    struct hv *hv = NULL;
-
-    replica_free(j->rep);
-    j->rep = NULL;
-    if (agent_hv_open(&hv, e))
-        return -1;
-    int rc = hv->ops->rename(hv, j->shell, j->name, e);
-    hv->ops->close(hv);
-    return rc;
-}
-
-static void rename_done(void *arg, int rc, const struct err *e)
-{
-    struct takeover_job *j = arg;
-    struct backup *b = j->b;
-
-    b->work = WORK_NONE;
-    if (rc)
-        agent_event(b->a, "error", "renaming the domain: %s", e->text);
-    free(j);
-}
-
-static void taker_answer(struct backup *b, const struct err *why)
-{
-    if (b->taker && why)
-        ipc_reply_error(b->taker, b->take_request, why);
-    else if (b->taker)
-        ipc_reply(b->taker, b->take_request, NULL);
-    json_decref(b->take_request);
-    b->taker = NULL;
-    b->take_request = NULL;
-}
-
-static void takeover_done(void *arg, int rc, const struct err *e)
-{
-    struct takeover_job *j = arg;
-    struct backup *b = j->b;
-    struct agent *a = b->a;
-
-    if (rc) {
-        agent_state(a, VM_FAILED, "the takeover failed: %s", e->text);
-        taker_answer(b, e);
-        b->work = WORK_NONE;
-        b->rep = j->rep;
-        free(j);
-        return;
-    }
-    b->running_ns = clock_ns();
-    a->rec.running = true;
-    a->rec.domid = j->shell;
-    agent_state(
-        a, VM_TAKEN_OVER,
-        "took over from %s at epoch %llu, generation %llu: silent "
-        "for %llu ms, running %llu ms later",
-        a->rec.peer, (unsigned long long)b->ack_sent,
-        (unsigned long long)a->lease.generation,
-        (unsigned long long)((b->claimed_ns - b->heard_ns) / NS_PER_MS),
-        (unsigned long long)((b->running_ns - b->claimed_ns) / NS_PER_MS));
-    taker_answer(b, NULL);
-    b->work = WORK_RENAME;
-    job_start(a->loop, rename_run, rename_done, j);
-}
-
-static void takeover_start(struct backup *b)
-{
-    struct takeover_job *j = calloc(1, sizeof *j);
-    struct agent *a = b->a;
-
-    if (!j)
-        abort();
-    b->claimed_ns = clock_ns();
-    b->heard_ns = b->claimed_ns - lease_silence(&a->lease, b->claimed_ns);
-    agent_session_drop(a);
-    replica_session_lost(b->rep);
-    agent_event(a, "takeover", "taking over from %s with epoch %llu",
-                a->rec.peer, (unsigned long long)replica_committed(b->rep));
-    j->b = b;
-    j->rep = b->rep;
-    j->shell = b->shell;
-    snprintf(j->name, sizeof j->name, "%s", a->rec.name);
-    b->rep = NULL;
-    b->work = WORK_TAKEOVER;
-    job_start(a->loop, takeover_run, takeover_done, j);
-}
+/* --- Life ------------------------------------------------------------ */
 
 static void backup_decided(struct agent *a, enum lease_action action)
 {
@@ -603,7 +458,7 @@ static void backup_decided(struct agent *a, enum lease_action action)
     struct err e = ERR_INIT;
 
     if (action == LEASE_DO_TAKEOVER) {
-        takeover_start(b);
+        backup_takeover_start(b);
     } else if (action == LEASE_DO_DISCARD) {
         give_up(b, REPLY_NOTHING);
     } else if (action == LEASE_DO_FENCE) {
@@ -615,10 +470,6 @@ static void backup_decided(struct agent *a, enum lease_action action)
                     a->rec.peer);
     }
 }
-
-/* --- Life
- * -------------------------------------------------------------------------
- */
 
 static void backup_tick(struct agent *a, uint64_t now)
 {
@@ -685,34 +536,6 @@ static int backup_start(struct agent *a, struct err *e)
     return 0;
 }
 
-static void on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
-{
-    struct agent *a = b->a;
-    uint64_t silent = lease_silence(&a->lease, clock_ns());
-    struct err e = ERR_INIT;
-
-    if (a->lease.state == LEASE_WON)
-        err_kind(&e, ERR_REFUSED, "%s runs here already", a->rec.name);
-    else if (a->lease.state != LEASE_STANDBY || !b->rep)
-        err_kind(&e, ERR_REFUSED, "there is no whole replica of %s here",
-                 a->rec.name);
-    else if (silent < a->lease.timeout_ns && !json_flag(msg, "force", false))
-        err_kind(&e, ERR_REFUSED, "%s answers: it runs %s", a->rec.peer,
-                 a->rec.name);
-    if (e.kind) {
-        err_hint(&e,
-                 "see `understudy status %s` on both hosts; --force "
-                 "takes over from a living host",
-                 a->rec.name);
-        ipc_reply_error(c, msg, &e);
-        return;
-    }
-    b->taker = c;
-    b->take_request = json_incref(msg);
-    enum lease_action act = lease_event(&a->lease, LEASE_EV_FORCED, clock_ns());
-    agent_lease_action(a, act);
-}
-
 /* unprotect, typed here: it has to be typed where the VM runs. */
 static void on_unprotect(struct backup *b, struct ipc_conn *c, json_t *msg)
 {
@@ -745,7 +568,7 @@ static void backup_request(struct agent *a, struct ipc_conn *c, json_t *msg,
     if (fd >= 0)
         close(fd);
     if (!strcmp(op, "takeover")) {
-        on_takeover(b, c, msg);
+        backup_on_takeover(b, c, msg);
     } else if (!strcmp(op, "stop")) {
         on_unprotect(b, c, msg);
     } else {
