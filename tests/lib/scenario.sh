@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# What the demo and the lab's scenarios are written in: hosts, waiting for
+# conditions, protecting, the outside client, fault points.
+set -u
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+LAB=$TOP/lab/lab
+SCALE=$("$LAB" scale)
+WEB=10.0.5.11
+WORK=$(mktemp -d)
+CLIENT_PID=
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    say "FAILED: $*"
+    evidence
+    exit 1
+}
+
+alder() { "$LAB" run alder "$@"; }
+birch() { "$LAB" run birch "$@"; }
+on() { "$LAB" run "$@"; }
+
+# Wait until a command succeeds, at most SECONDS on hardware (scaled).
+await() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1 * (SCALE < 4 ? 4 : SCALE)))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.2
+    done
+}
+
+status_json() { # HOST VM
+    on "$1" understudy status "$2" --json 2>/dev/null
+}
+status_of() { # HOST VM KEY
+    status_json "$1" "$2" | json "$3"
+}
+# One value out of JSON on standard input; an array's first element is meant.
+json() { # KEY[.KEY]
+    jq -r "(if type == \"array\" then .[0] else . end) | .$1 // empty" 2>/dev/null
+}
+state_is() { # HOST VM STATE
+    [ "$(status_of "$1" "$2" state)" = "$3" ]
+}
+guest_answers() { # ADDRESS
+    "$LAB" run outside ping -c 1 -W 1 "$1"
+}
+domain_there() { # HOST NAME
+    on "$1" xl domid "$2"
+}
+
+guest_start() { # HOST NAME ADDRESS
+    on "$1" xl create -q "/srv/guest/$2.cfg" || fail "xl create $2"
+    await 12 guest_answers "$3" || fail "$2 does not answer"
+}
+
+protect() { # HOST VM PEER
+    on "$1" understudy protect "$2" "$3" --arbiter none ||
+        fail "protect $2 on $1"
+    await 6 state_is "$1" "$2" Protected || fail "$2 is not Protected"
+}
+
+# --- The outside client ------------------------------------------------------
+
+client_start() { # ADDRESS [OPTION...]
+    local address=$1
+    shift
+    "$LAB" run outside "$("$LAB" tools)/ledger-client" --rate 20/s --timeout 300 \
+        --verify "$address" --log "$WORK/answers" --status "$WORK/client" \
+        "$@" "$address" >"$WORK/client.end" 2>"$WORK/client.err" &
+    CLIENT_PID=$!
+    await 5 client_answered 5 || fail "the client gets no answers"
+}
+client_answered() { # AT-LEAST
+    [ -s "$WORK/client" ] && [ "$(json answered <"$WORK/client")" -ge "$1" ]
+}
+client_count() {
+    json answered <"$WORK/client"
+}
+# The service answers N more requests from now on.
+client_goes_on() { # N SECONDS
+    local want=$(($(client_count) + $1))
+    await "$2" client_answered "$want"
+}
+# End it; fails when an answer was lost or doubled, or the connection broke.
+client_end() {
+    local pid
+    pid=$(json pid <"$WORK/client")
+    kill -TERM "${pid:-$CLIENT_PID}"
+    wait "$CLIENT_PID"
+    local rc=$?
+    CLIENT_PID=
+    cat "$WORK/client.end" "$WORK/client.err"
+    return $rc
+}
+
+# --- Fault points --------------------------------------------------------------
+
+fault_arm() { # HOST POINT ACTION [SKIP]
+    on "$1" "rm -f /run/understudy/faults.hit; printf '%s %s %s\n\0' '$2' '$3' '${4:-0}' |
+        dd of=/run/understudy/faults conv=notrunc status=none"
+}
+fault_was_hit() { # HOST
+    on "$1" test -e /run/understudy/faults.hit
+}
+
+# --- Ends ------------------------------------------------------------------------
+
+evidence() {
+    local host
+    for host in alder birch; do
+        say "--- $host"
+        timeout 20 "$LAB" run "$host" 'xl list; understudy events 2>&1 | tail -n 25
+            tail -n 15 /var/log/understudyd.log' 2>&1 </dev/null
+    done
+    [ -s "$WORK/client.err" ] && cat "$WORK/client.err"
+    return 0
+}
+scenario_exit() {
+    [ -z "$CLIENT_PID" ] || kill "$CLIENT_PID" 2>/dev/null
+    rm -rf "$WORK"
+}
+trap scenario_exit EXIT
