@@ -124,3 +124,31 @@ scenario_exit() {
     rm -rf "$WORK"
 }
 trap scenario_exit EXIT
+
+# --- Starting points ----------------------------------------------------------
+
+# Both hosts as they were saved: web runs on alder, and with `protected` birch
+# holds its replica. TCP connections between the hosts survive it.
+start_from() { # running | protected
+    "$LAB" load "$1" || fail "cannot load the snapshot $1"
+    await 2 guest_answers "$WEB" || fail "web does not answer after the load"
+    [ "$1" = running ] ||
+        await 6 state_is alder web Protected ||
+        fail "web is not Protected after the load"
+}
+events_of() { # HOST
+    on "$1" understudy events --json
+}
+event_count() { # HOST TEXT
+    events_of "$1" | grep -c -- "$2"
+}
+host_runs_web() { # HOST: runs it, unpaused
+    on "$1" xl list web 2>/dev/null | awk 'NR == 2 { exit $5 !~ /^[rb-]+$/ }
+        END { if (NR < 2) exit 1 }'
+}
+# Nothing of ours is attached to alder's guest.
+alder_is_clean() {
+    alder '! ip link | grep -q " u[0-9]*-" &&
+        ! tc qdisc | grep -q plug &&
+        [ -z "$(ls /run/understudy/vm)" ]'
+}
