@@ -7,7 +7,7 @@
 start_from protected
 client_start "$WEB"
 if [ "$MOMENT" = primary.run ]; then
-    alder 'kill -9 "$(understudy status web --json | jq .[0].pid)"' ||
+    alder kill -9 "$(status_of alder web pid)" ||
         fail "the agent is not there"
 else
     fault_arm alder "$MOMENT" kill 5
