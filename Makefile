@@ -8,7 +8,8 @@ CC      ?= gcc
 VERSION := 0.1
 LIBS    := common link heartbeat hypervisor checkpoint net-buffer
 PKGS    := libnl-route-3.0 libnl-3.0 libzstd openssl jansson libxxhash
-XENPKGS := xencontrol xenforeignmemory xenevtchn xenstore
+XENPKGS := xencontrol xenguest xencall xenforeignmemory xenevtchn \
+           xendevicemodel xenstore
 pkg      = $(shell pkg-config $(1) $(2) 2>/dev/null)
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
@@ -41,6 +42,7 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC      $<'
 	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+.PRECIOUS: $(BUILD)/%.o
 .SECONDEXPANSION:
 $(TOPS) $(ARCHIVES): $(BUILD)/%.a: $$(call obj,$$*/*.c)
 	@rm -f $@
@@ -55,7 +57,8 @@ $(BUILD)/understudyd: $(BUILD)/agent/understudyd.o $(BUILD)/agent.a $(ARCHIVES)
 $(BUILD)/understudy: $(BUILD)/cli/understudy.o $(BUILD)/cli.a $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,jansson)
-$(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) $(BUILD)/common.a
+$(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) \
+  $(call obj,hypervisor/blueprint.c hypervisor/records.c) $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(XLLIBS)
 TESTLIB := $(call obj,tests/lib/*.c)
@@ -65,6 +68,12 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TESTLIB) $(TOPS) $(ARCHIVES)
 	@$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) -Wl,--start-group $(TOPS) \
 	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) -lcmocka
 unit: $(TESTS)
+# Programs that run in the lab's dom0.
+$(BUILD)/lab/%: $(BUILD)/tests/lab/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group \
+	    $(LDLIBS)
 
 deps:
 	@sh tests/deps.sh

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The shell's life: described on the primary, built on the backup, given its
+ * real name after a takeover, destroyed. libxl does the work, in a child
+ * process (xen_xl.c). */
+#include "hypervisor/xen.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+
+#define QUICK_S 60
+#define BUILD_S 180 /* hotplug scripts alone have 40 s a device */
+
+/* --- Primary ------------------------------------------------------------- */
+
+static int policy_and_state(struct hv *hv, uint32_t domid, struct buf *cpuid,
+                            struct buf *msrs, struct buf *state, struct err *e)
+{
+    if (xen_policy_get(xen_of(hv), domid, cpuid, msrs, e))
+        return -1;
+    return xen_get_state(hv, domid, state, e);
+}
+
+static void blueprint_fill(struct xen *x, const struct hv_domain *d,
+                           struct blueprint *bp)
+{
+    memset(bp, 0, sizeof *bp);
+    xen_version(x, bp->xen, sizeof bp->xen);
+    snprintf(bp->name, sizeof bp->name, "%s", d->name);
+    memcpy(bp->uuid, d->uuid, sizeof bp->uuid);
+    bp->type = d->type;
+    bp->vcpus = d->vcpus;
+    bp->pages = d->pages;
+    bp->max_pages = d->max_pages;
+    bp->end_gfn = d->end_gfn;
+}
+
+int xen_describe(struct hv *hv, uint32_t domid, struct buf *out, struct err *e)
+{
+    struct buf config = {0}, cpuid = {0}, msrs = {0}, state = {0};
+    struct hv_domain d;
+    struct blueprint bp;
+    char id[16];
+    int rc = -1;
+
+    if (xen_info(hv, domid, &d, e))
+        return -1;
+    CLEANUP_FREE uint64_t *ram = calloc((d.end_gfn + 63) / 64, sizeof *ram);
+    if (!ram)
+        abort();
+    snprintf(id, sizeof id, "%u", domid);
+    const char *argv[] = {"describe", id, NULL};
+    if (xen_xl(argv, NULL, 0, QUICK_S, NULL, &config, e) ||
+        policy_and_state(hv, domid, &cpuid, &msrs, &state, e) ||
+        xen_ram_scan(xen_of(hv), domid, d.end_gfn, ram, e))
+        goto out;
+    blueprint_fill(xen_of(hv), &d, &bp);
+    bp.config = config.data, bp.config_len = config.len;
+    bp.cpuid = cpuid.data, bp.cpuid_len = cpuid.len;
+    bp.msrs = msrs.data, bp.msrs_len = msrs.len;
+    bp.state = state.data, bp.state_len = state.len;
+    blueprint_write(out, &bp, ram);
+    rc = out->len <= HV_BLUEPRINT_MAX
+             ? 0
+             : err_set(e, "the VM's memory is too scattered to be described");
+out:
+    buf_free(&config);
+    buf_free(&cpuid);
+    buf_free(&msrs);
+    buf_free(&state);
+    return rc;
+}
+
+/* --- Backup -------------------------------------------------------------- */
+
+/* A shell that a crashed predecessor left behind: paused, never ran. */
+static int leftover_destroy(struct hv *hv, const char *name, struct err *e)
+{
+    struct hv_domain d;
+    struct err gone = ERR_INIT;
+    xc_domaininfo_t info;
+
+    if (xen_find(hv, name, &d, &gone))
+        return gone.kind == ERR_GONE ? 0 : err_set(e, "%s", gone.text);
+    if (strcmp(d.name, name) != 0)
+        return 0;
+    if (xen_dominfo(xen_of(hv), d.domid, &info, e))
+        return -1;
+    if (!d.paused || info.cpu_time) {
+        err_kind(e, ERR_REFUSED, "a domain %s runs on this host", name);
+        return err_hint(e, "find out what it is (`xl list`), and destroy it if "
+                           "it is not needed");
+    }
+    log_warn("dom=%s: destroying the shell that was left behind", name);
+    return xen_destroy(hv, d.domid, e);
+}
+
+static bool is_zero(const uint8_t *page)
+{
+    const uint64_t *p = (const uint64_t *)(const void *)page;
+    uint64_t any = 0;
+
+    for (size_t i = 0; i < HV_PAGE / sizeof *p; i++)
+        any |= p[i];
+    return !any;
+}
+
+/* Xen scrubs free memory, but a debug build fills it with a pattern and
+ * bootscrub=0 leaves it as it was. The codec relies on zeroes. Also counts:
+ * each frame that the VM has must be there. */
+static int memory_check(struct hv *hv, uint32_t domid,
+                        const struct blueprint *bp, struct err *e)
+{
+    struct reader runs = bp->runs;
+    uint64_t end = 0, gfn, count, lacking = 0;
+    struct xen_specials special;
+    struct hv_map map;
+
+    if (xen_map(hv, domid, true, &map, e))
+        return -1;
+    xen_specials(xen_of(hv), domid, &special);
+    while (blueprint_run(&runs, &end, &gfn, &count))
+        for (uint64_t i = gfn; i < end; i++)
+            lacking += i >= map.end_gfn || !(map.ram[i / 64] >> (i % 64) & 1);
+    for (uint64_t i = 0; i < map.end_gfn; i++)
+        if (map.ram[i / 64] >> (i % 64) & 1 && !is_zero(map.base + i * HV_PAGE))
+            memset(map.base + i * HV_PAGE, 0, HV_PAGE);
+    xen_unmap(hv, &map);
+    if (lacking > special.n)
+        return err_set(e, "%lu frames of the VM are missing in its shell",
+                       lacking);
+    return 0;
+}
+
+int xen_shell_build_as(struct hv *hv, const void *blueprint, size_t len,
+                       const char *uuid, uint32_t *domid, struct err *e)
+{
+    struct blueprint bp;
+    char name[sizeof bp.name + sizeof HV_REPLICA_TAG];
+
+    if (blueprint_parse(blueprint, len, &bp, e))
+        return -1;
+    snprintf(name, sizeof name, "%s%s", bp.name, HV_REPLICA_TAG);
+    if (leftover_destroy(hv, name, e))
+        return err_add(e, "clean up before building %s", name);
+    const char *argv[] = {"build", name, uuid ? uuid : "", NULL};
+    if (xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e))
+        return err_add(e, "build %s", name);
+    if (!memory_check(hv, *domid, &bp, e))
+        return 0;
+    xen_destroy(hv, *domid, NULL);
+    return err_add(e, "build %s", name);
+}
+
+int xen_shell_build(struct hv *hv, const void *blueprint, size_t len,
+                    uint32_t *domid, struct err *e)
+{
+    return xen_shell_build_as(hv, blueprint, len, NULL, domid, e);
+}
+
+int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e)
+{
+    char id[16];
+
+    (void)hv;
+    snprintf(id, sizeof id, "%u", domid);
+    const char *argv[] = {"rename", id, name, NULL};
+    if (xen_xl(argv, NULL, 0, QUICK_S, NULL, NULL, e))
+        return err_add(e, "rename domain %u to %s", domid, name);
+    return 0;
+}
+
+int xen_destroy(struct hv *hv, uint32_t domid, struct err *e)
+{
+    char id[16];
+    xc_domaininfo_t info;
+    struct err gone = ERR_INIT;
+
+    if (xen_dominfo(xen_of(hv), domid, &info, &gone) && gone.kind == ERR_GONE)
+        return 0;
+    snprintf(id, sizeof id, "%u", domid);
+    const char *argv[] = {"destroy", id, NULL};
+    if (xen_xl(argv, NULL, 0, BUILD_S, NULL, NULL, e))
+        return err_add(e, "destroy domain %u", domid);
+    return 0;
+}
+
+int xen_create(struct hv *hv, const void *blueprint, size_t len,
+               uint32_t *domid, struct err *e)
+{
+    struct blueprint bp;
+
+    (void)hv;
+    if (blueprint_parse(blueprint, len, &bp, e))
+        return -1;
+    const char *argv[] = {"create", NULL};
+    if (xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e))
+        return err_add(e, "start %s", bp.name);
+    return 0;
+}

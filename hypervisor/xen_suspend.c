@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Asking a guest to suspend, and letting it run on. Called by the engine's
+ * thread.
+ *
+ * Two ways to ask: the guest publishes a suspend event channel
+ * (device/suspend/event-channel, a matter of a few milliseconds), or the node
+ * control/shutdown in xenstore, which Linux answers by freezing its tasks.
+ *
+ * One way to learn that it happened: Xen notifies a port of the guest
+ * (xc_domain_subscribe_for_suspend) that we are bound to. A guest without a
+ * suspend event channel gets a port that we allocate in it and that it never
+ * looks at. Then Xen raises no VIRQ_DOM_EXC, so xenstored does not wake every
+ * toolstack on the host (xen/common/domain.c). Such a port can't be closed by
+ * us, only bound again, so its number is kept in xenstore for the next one. */
+#include "hypervisor/xen.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <xen/hvm/params.h>
+#include <xenguest.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/log.h"
+
+/* How long a guest that took a request may need to freeze its tasks, or to
+ * give up (Linux: 20 s), before we may ask again. */
+#define LATE_NS (25 * NS_PER_SEC)
+/* Between looks at the domain while an event is expected: it may also crash,
+ * reboot or vanish, which raises no event of ours. */
+#define LOOK_MS 20
+/* The same without an event channel. */
+#define POLL_NS 300000
+
+/* --- What the domain is doing -------------------------------------------- */
+
+enum seen { SEEN_RUNNING, SEEN_SUSPENDED, SEEN_SHUT_DOWN };
+
+static enum seen look(struct xen *x, uint32_t domid)
+{
+    xc_domaininfo_t info;
+
+    if (xen_dominfo(x, domid, &info, NULL))
+        return SEEN_SHUT_DOWN;
+    if (!(info.flags & XEN_DOMINF_shutdown))
+        return SEEN_RUNNING;
+    unsigned reason =
+        info.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask;
+    return reason == SHUTDOWN_suspend ? SEEN_SUSPENDED : SEEN_SHUT_DOWN;
+}
+
+/* Take a pending event, if there is one, and let the next one come. */
+static void event_take(struct xen *x)
+{
+    struct pollfd p = {.fd = xenevtchn_fd(x->xce), .events = POLLIN};
+
+    if (poll(&p, 1, 0) != 1)
+        return;
+    int port = xenevtchn_pending(x->xce);
+    if (port >= 0)
+        xenevtchn_unmask(x->xce, (evtchn_port_t)port);
+}
+
+static void wait_a_little(struct xen *x, uint64_t left_ns)
+{
+    uint64_t most = x->suspend.port >= 0 ? LOOK_MS * NS_PER_MS : POLL_NS;
+    uint64_t ns = left_ns < most ? left_ns : most;
+    struct timespec ts = {.tv_nsec = (long)ns};
+
+    if (x->suspend.port < 0) {
+        nanosleep(&ts, NULL);
+        return;
+    }
+    struct pollfd p = {.fd = xenevtchn_fd(x->xce), .events = POLLIN};
+    if (ppoll(&p, 1, &ts, NULL) == 1)
+        event_take(x);
+}
+
+static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline)
+{
+    for (;;) {
+        enum seen seen = look(x, domid);
+        uint64_t now = clock_ns();
+        if (seen != SEEN_RUNNING || now >= deadline)
+            return seen;
+        wait_a_little(x, deadline - now);
+    }
+}
+
+/* --- Asking through xenstore --------------------------------------------- */
+
+static int ask_xenstore(struct xen *x, struct err *e)
+{
+    if (xs_write(x->xs, XBT_NULL, x->suspend.control, "suspend", 7))
+        return 0;
+    return err_sys(e, "write %s", x->suspend.control);
+}
+
+/* Take the request back, in a transaction because the guest takes it in one.
+ * True: it never saw it. */
+static bool withdraw(struct xen *x, const char *control)
+{
+    for (int tries = 0; tries < 20; tries++) {
+        xs_transaction_t t = xs_transaction_start(x->xs);
+        if (!t)
+            return false;
+        CLEANUP_FREE char *value = xs_read(x->xs, t, control, NULL);
+        if (!value || strcmp(value, "suspend") != 0) {
+            xs_transaction_end(x->xs, t, true);
+            return false;
+        }
+        bool wrote = xs_write(x->xs, t, control, "", 0);
+        if (xs_transaction_end(x->xs, t, !wrote) && wrote)
+            return true;
+        if (errno != EAGAIN)
+            return false;
+    }
+    return false;
+}
+
+/* --- Opening ------------------------------------------------------------- */
+
+static bool published_port(struct xen *x, uint32_t domid, uint32_t *port)
+{
+    char value[16];
+
+    if (!xen_read(x, value, sizeof value,
+                  "/local/domain/%u/device/suspend/event-channel", domid))
+        return false;
+    char *end;
+    unsigned long n = strtoul(value, &end, 10);
+    if (!*value || *end || !n || n > UINT32_MAX)
+        return false;
+    *port = (uint32_t)n;
+    return true;
+}
+
+static void port_path(char out[64], uint32_t domid)
+{
+    snprintf(out, 64, "/libxl/%u/understudy-suspend-port", domid);
+}
+
+/* A port that we allocated in this domain before, if it is free again. The
+ * node goes with libxl's directory of the domain when that is destroyed. */
+static bool kept_port(struct xen *x, uint32_t domid, uint32_t *port)
+{
+    char path[64], value[16];
+
+    port_path(path, domid);
+    if (!xen_read(x, value, sizeof value, "%s", path))
+        return false;
+    xc_evtchn_status_t st = {.dom = (domid_t)domid,
+                             .port = (evtchn_port_t)strtoul(value, NULL, 10)};
+    if (!st.port || xc_evtchn_status(x->xch, &st) ||
+        st.status != EVTCHNSTAT_unbound || st.u.unbound.dom != 0)
+        return false;
+    *port = st.port;
+    return true;
+}
+
+static bool own_port(struct xen *x, uint32_t domid, uint32_t *port)
+{
+    char path[64], value[16];
+
+    if (kept_port(x, domid, port))
+        return true;
+    int n = xc_evtchn_alloc_unbound(x->xch, domid, 0);
+    if (n < 0)
+        return false;
+    *port = (uint32_t)n;
+    port_path(path, domid);
+    snprintf(value, sizeof value, "%u", *port);
+    if (!xs_write(x->xs, XBT_NULL, path, value, (unsigned)strlen(value)))
+        log_warn("domain %u: can't note port %u in xenstore", domid, *port);
+    return true;
+}
+
+/* Bind and subscribe; takes libxc's lock, so that `xl save` can't do the same
+ * at the same time. */
+static bool subscribe(struct xen *x, uint32_t domid, uint32_t port)
+{
+    struct xen_suspend *s = &x->suspend;
+
+    s->port = xc_suspend_evtchn_init_exclusive(x->xch, x->xce, domid, (int)port,
+                                               &s->lock_fd);
+    if (s->port >= 0)
+        return true;
+    log_info("domain %u: no suspend event on port %u: %s", domid, port,
+             x->said);
+    s->port = s->lock_fd = -1;
+    return false;
+}
+
+int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
+{
+    struct xen *x = xen_of(hv);
+    struct xen_suspend *s = &x->suspend;
+    uint32_t port;
+
+    if (s->open)
+        xen_suspend_close(hv, s->domid);
+    if (!x->xce && !(x->xce = xenevtchn_open(&x->log, 0)))
+        return err_sys(e, "open Xen's event channels");
+    s->domid = domid;
+    s->late_until = 0;
+    s->path = HV_SUSPEND_XENSTORE;
+    snprintf(s->control, sizeof s->control, "/local/domain/%u/control/shutdown",
+             domid);
+    s->open = true;
+    if (published_port(x, domid, &port) && subscribe(x, domid, port))
+        s->path = HV_SUSPEND_EVTCHN;
+    else if (!own_port(x, domid, &port) || !subscribe(x, domid, port))
+        log_info("domain %u: polling for its suspend", domid);
+    return 0;
+}
+
+enum hv_suspend_path xen_suspend_path(struct hv *hv)
+{
+    return xen_of(hv)->suspend.path;
+}
+
+/* --- Suspending ---------------------------------------------------------- */
+
+static int ask(struct xen *x, struct err *e)
+{
+    struct xen_suspend *s = &x->suspend;
+
+    if (s->port >= 0)
+        event_take(x); /* of a suspend that came late */
+    if (s->path == HV_SUSPEND_XENSTORE)
+        return ask_xenstore(x, e);
+    if (xenevtchn_notify(x->xce, (evtchn_port_t)s->port))
+        return err_sys(e, "notify the suspend event channel of domain %u",
+                       s->domid);
+    return 0;
+}
+
+/* The deadline is over. A request in xenstore can be taken back unless the
+ * guest has it already; then, and on the event channel, it may still suspend
+ * later. It gets a little longer; after that the next suspend() waits for it
+ * instead of asking again, and finds it suspended. */
+static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
+                                       unsigned deadline_ms, struct err *e)
+{
+    struct xen_suspend *s = &x->suspend;
+
+    err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms", domid,
+             deadline_ms);
+    if (s->path == HV_SUSPEND_XENSTORE && withdraw(x, s->control)) {
+        s->late_until = 0;
+        return HV_NOT_IN_TIME;
+    }
+    if (!s->late_until)
+        s->late_until = clock_ns() + LATE_NS;
+    uint64_t more = deadline_ms < 500 ? deadline_ms : 500;
+    switch (wait_until(x, domid, clock_ns() + more * NS_PER_MS)) {
+    case SEEN_SHUT_DOWN:
+        return HV_SHUT_DOWN;
+    case SEEN_RUNNING:
+        return HV_NOT_IN_TIME;
+    case SEEN_SUSPENDED:
+        break;
+    }
+    s->late_until = 0;
+    return xen_resume(&x->hv, domid, e) ? HV_SUSPEND_ERROR : HV_NOT_IN_TIME;
+}
+
+enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
+                                   unsigned deadline_ms, struct err *e)
+{
+    struct xen *x = xen_of(hv);
+    struct xen_suspend *s = &x->suspend;
+    uint64_t start = clock_ns();
+    xc_domaininfo_t info;
+
+    if (!s->open || s->domid != domid) {
+        err_set(e, "suspend of domain %u was not prepared", domid);
+        return HV_SUSPEND_ERROR;
+    }
+    if (xen_dominfo(x, domid, &info, e))
+        return HV_SHUT_DOWN;
+    if (info.flags & XEN_DOMINF_paused) {
+        err_kind(e, ERR_TIMEOUT, "domain %u is paused", domid);
+        return HV_NOT_IN_TIME;
+    }
+    if (start >= s->late_until && look(x, domid) == SEEN_RUNNING) {
+        s->late_until = 0;
+        if (ask(x, e))
+            return HV_SUSPEND_ERROR;
+    }
+    switch (wait_until(x, domid, start + deadline_ms * NS_PER_MS)) {
+    case SEEN_SUSPENDED:
+        s->late_until = 0;
+        return HV_SUSPENDED;
+    case SEEN_SHUT_DOWN:
+        return HV_SHUT_DOWN;
+    case SEEN_RUNNING:
+        break;
+    }
+    return too_late(x, domid, deadline_ms, e);
+}
+
+int xen_resume(struct hv *hv, uint32_t domid, struct err *e)
+{
+    struct xen *x = xen_of(hv);
+
+    if (xc_domain_resume(x->xch, domid, 1))
+        return err_sys(e, "resume domain %u", domid);
+    return 0;
+}
+
+/* A guest that has our request and has not answered must not suspend after we
+ * are gone: nobody would resume it. Linux gives up or suspends within 20 s. */
+static void late_settle(struct xen *x, uint32_t domid)
+{
+    struct xen_suspend *s = &x->suspend;
+    struct err e = ERR_INIT;
+
+    if (!s->late_until)
+        return;
+    log_warn("domain %u: waiting for a suspend that it was asked for", domid);
+    if (wait_until(x, domid, s->late_until) == SEEN_SUSPENDED &&
+        xen_resume(&x->hv, domid, &e))
+        log_error("%s", e.text);
+    s->late_until = 0;
+}
+
+void xen_suspend_close(struct hv *hv, uint32_t domid)
+{
+    struct xen *x = xen_of(hv);
+    struct xen_suspend *s = &x->suspend;
+
+    if (!s->open || s->domid != domid)
+        return;
+    late_settle(x, domid);
+    if (s->port >= 0) {
+        /* Without this `xl save` would wait for an event for ever. */
+        xc_domain_subscribe_for_suspend(x->xch, domid, 0);
+        xc_suspend_evtchn_release(x->xch, x->xce, domid, s->port, &s->lock_fd);
+    }
+    memset(s, 0, sizeof *s);
+    s->port = s->lock_fd = -1;
+}
+
+int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
+                        struct err *e)
+{
+    struct xen *x = xen_of(hv);
+    char control[64];
+    uint32_t port;
+
+    snprintf(control, sizeof control, "/local/domain/%u/control/shutdown",
+             domid);
+    /* The predecessor's subscription points to a port that is closed. */
+    xc_domain_subscribe_for_suspend(x->xch, domid, 0);
+    if (withdraw(x, control))
+        return 0;
+    uint64_t wait = deadline_ms * NS_PER_MS;
+    if (!published_port(x, domid, &port) && wait > LATE_NS)
+        wait = LATE_NS;
+    if (wait_until(x, domid, clock_ns() + wait) != SEEN_SUSPENDED)
+        return 0;
+    log_warn("domain %u: resuming it, a predecessor had suspended it", domid);
+    return xen_resume(hv, domid, e);
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Building a shell: restored paused and without devices, because libxl
+ * destroys a domain whose devices fail to attach; then its devices are
+ * attached one by one, with retries. Also starting a VM afresh. */
+#include "hypervisor/xl/xl.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <libxl_utils.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+
+#define ATTACH_TRIES 3
+
+/* Devices of a configuration, taken out of it for a while. */
+struct devices {
+    libxl_device_nic *nics;
+    int num_nics;
+    libxl_device_disk *disks;
+    int num_disks;
+};
+
+static void devices_take(libxl_domain_config *c, struct devices *d)
+{
+    *d = (struct devices){c->nics, c->num_nics, c->disks, c->num_disks};
+    c->nics = NULL;
+    c->disks = NULL;
+    c->num_nics = c->num_disks = 0;
+}
+
+static void devices_free(struct devices *d)
+{
+    for (int i = 0; i < d->num_nics; i++)
+        libxl_device_nic_dispose(&d->nics[i]);
+    for (int i = 0; i < d->num_disks; i++)
+        libxl_device_disk_dispose(&d->disks[i]);
+    free(d->nics);
+    free(d->disks);
+}
+
+struct feeder {
+    int fd;
+    const struct blueprint *bp;
+};
+
+static void *feed(void *arg)
+{
+    struct feeder *f = arg;
+
+    stream_write(f->fd, f->bp);
+    return NULL;
+}
+
+/* Restore the empty image. The pipe's ends close on exec: a copy in libxl's
+ * children would keep the stream open. */
+static int restore(struct xl *x, libxl_domain_config *config,
+                   const struct blueprint *bp, uint32_t *domid, struct err *e)
+{
+    libxl_domain_restore_params params;
+    pthread_t thread;
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC))
+        return err_sys(e, "make a pipe");
+    struct feeder f = {fds[1], bp};
+    if (pthread_create(&thread, NULL, feed, &f)) {
+        close(fds[0]);
+        close(fds[1]);
+        return err_set(e, "start a thread");
+    }
+    libxl_domain_restore_params_init(&params);
+    params.stream_version = 2;
+    said_clear(x);
+    int rc = libxl_domain_create_restore(x->ctx, config, domid, fds[0], -1,
+                                         &params, NULL, NULL);
+    libxl_domain_restore_params_dispose(&params);
+    close(fds[0]); /* a feeder that still writes gets EPIPE */
+    pthread_join(thread, NULL);
+    return rc ? xl_err(x, e, "restore") : 0;
+}
+
+static int nic_attach(struct xl *x, uint32_t domid, const libxl_device_nic *nic,
+                      struct err *e)
+{
+    for (int tries = 1;; tries++) {
+        libxl_device_nic copy;
+        libxl_device_nic_init(&copy);
+        libxl_device_nic_copy(x->ctx, &copy, nic);
+        said_clear(x);
+        int rc = libxl_device_nic_add(x->ctx, domid, &copy, NULL);
+        if (rc && tries < ATTACH_TRIES) {
+            log_warn("domain %u: attaching vif %d failed, again", domid,
+                     nic->devid);
+            libxl_device_nic_destroy(x->ctx, domid, &copy, NULL);
+        }
+        libxl_device_nic_dispose(&copy);
+        if (!rc)
+            return 0;
+        if (tries < ATTACH_TRIES)
+            continue;
+        xl_err(x, e, "attach network interface %d to bridge %s", nic->devid,
+               nic->bridge ? nic->bridge : "(none)");
+        return err_hint(e, "look into /var/log/xen/xen-hotplug.log");
+    }
+}
+
+static int devices_attach(struct xl *x, uint32_t domid, const struct devices *d,
+                          struct err *e)
+{
+    for (int i = 0; i < d->num_disks; i++) {
+        libxl_device_disk copy;
+        libxl_device_disk_init(&copy);
+        libxl_device_disk_copy(x->ctx, &copy, &d->disks[i]);
+        said_clear(x);
+        int rc = libxl_device_disk_add(x->ctx, domid, &copy, NULL);
+        libxl_device_disk_dispose(&copy);
+        if (rc)
+            return xl_err(x, e, "attach disk %s", d->disks[i].vdev);
+    }
+    for (int i = 0; i < d->num_nics; i++)
+        if (nic_attach(x, domid, &d->nics[i], e))
+            return -1;
+    return 0;
+}
+
+static int shell_config(struct xl *x, const struct blueprint *bp,
+                        const char *name, const char *uuid,
+                        libxl_domain_config *config, struct err *e)
+{
+    if (config_of(x, bp, config, e) || config_check(config, e))
+        return -1;
+    free(config->c_info.name);
+    config->c_info.name = strdup(name);
+    if (!config->c_info.name)
+        abort();
+    if (*uuid && libxl_uuid_from_string(&config->c_info.uuid, uuid))
+        return err_kind(e, ERR_USAGE, "%s is no uuid", uuid);
+    return 0;
+}
+
+int shell_build(struct xl *x, const char *name, const char *uuid,
+                uint32_t *domid, struct err *e)
+{
+    libxl_domain_config config;
+    struct devices devices = {0};
+    struct buf raw = {0};
+    struct blueprint bp;
+    int rc = -1;
+
+    libxl_domain_config_init(&config);
+    if (blueprint_read(&raw, &bp, e) ||
+        shell_config(x, &bp, name, uuid, &config, e))
+        goto out;
+    devices_take(&config, &devices);
+    rc = restore(x, &config, &bp, domid, e);
+    if (!rc && devices_attach(x, *domid, &devices, e)) {
+        libxl_domain_destroy(x->ctx, *domid, NULL);
+        rc = -1;
+    }
+out:
+    devices_free(&devices);
+    libxl_domain_config_dispose(&config);
+    buf_free(&raw);
+    return rc;
+}
+
+int domain_create(struct xl *x, uint32_t *domid, struct err *e)
+{
+    libxl_domain_config config;
+    struct buf raw = {0};
+    struct blueprint bp;
+    int rc = -1;
+
+    libxl_domain_config_init(&config);
+    if (blueprint_read(&raw, &bp, e) || config_of(x, &bp, &config, e))
+        goto out;
+    said_clear(x);
+    rc = libxl_domain_create_new(x->ctx, &config, domid, NULL, NULL);
+    if (rc) {
+        rc = xl_err(x, e, "create the domain");
+        goto out;
+    }
+    rc = libxl_domain_unpause(x->ctx, *domid, NULL);
+    if (rc)
+        rc = xl_err(x, e, "unpause domain %u", *domid);
+out:
+    libxl_domain_config_dispose(&config);
+    buf_free(&raw);
+    return rc;
+}

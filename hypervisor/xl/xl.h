@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+/* understudy-xl: libxl in a process of its own. Started by xen_xl.c once for
+ * each job, one thread (and a feeder for the restore stream). */
+#ifndef HYPERVISOR_XL_XL_H
+#define HYPERVISOR_XL_XL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <libxl.h>
+#include <libxl_utils.h>
+
+#include "common/bytes.h"
+#include "common/err.h"
+#include "hypervisor/blueprint.h"
+
+/* The process's libxl and what it complained about first since
+ * said_clear(). */
+struct xl {
+    xentoollog_logger log;
+    libxl_ctx *ctx;
+    char said[400];
+};
+
+/* main.c ------------------------------------------------------------------ */
+void said_clear(struct xl *x);
+/* An error of libxl: "WHAT: the deepest thing that libxl said". Returns -1. */
+int xl_err(struct xl *x, struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Answer to the parent; see xen_xl.c. At most once. */
+void answer_ok(uint32_t domid, const void *bytes, size_t n);
+/* The blueprint on standard input. `raw` owns the bytes that `bp` points to. */
+int blueprint_read(struct buf *raw, struct blueprint *bp, struct err *e);
+/* The configuration in a blueprint; dispose it after use, also on error. */
+int config_of(struct xl *x, const struct blueprint *bp,
+              libxl_domain_config *config, struct err *e);
+
+/* check.c ----------------------------------------------------------------- */
+/* Can a VM with this configuration be protected at all? */
+int config_check(libxl_domain_config *config, struct err *e);
+/* Can this host hold it: name free, memory, bridges, scripts. */
+int config_fits(struct xl *x, libxl_domain_config *config, struct err *e);
+
+/* stream.c ---------------------------------------------------------------- */
+/* Write a libxl save image of an empty VM with the blueprint's platform state
+ * into fd (blocking), for libxl_domain_create_restore. Closes fd. Returns
+ * false when the reader went away. */
+bool stream_write(int fd, const struct blueprint *bp);
+
+/* build.c ----------------------------------------------------------------- */
+int shell_build(struct xl *x, const char *name, const char *uuid,
+                uint32_t *domid, struct err *e);
+int domain_create(struct xl *x, uint32_t *domid, struct err *e);
+
+#endif
