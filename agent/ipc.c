@@ -292,7 +292,8 @@ static void fds_collect(struct ipc_conn *c, struct msghdr *msg)
         conn_bad(c, "too many descriptors");
 }
 
-static void conn_read(struct ipc_conn *c)
+/* False when there was nothing more to read. */
+static bool conn_read(struct ipc_conn *c)
 {
     union {
         char room[CMSG_SPACE(IPC_FDS_MAX * sizeof(int))];
@@ -307,18 +308,19 @@ static void conn_read(struct ipc_conn *c)
     ssize_t r = recvmsg(c->fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
     if (r < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
+        return false;
     if (r <= 0) {
         if (r < 0)
             err_sys(&c->why, "read");
         else
             err_kind(&c->why, ERR_GONE, "the other end closed");
         conn_break(c);
-        return;
+        return false;
     }
     c->in.len += (size_t)r;
     fds_collect(c, &msg);
     lines_handle(c);
+    return true;
 }
 
 static void on_readable(struct ev_loop *loop, ev_io *w, int events)
@@ -374,6 +376,15 @@ void ipc_finish(struct ipc_conn *c)
     ev_io_stop(c->loop, &c->readable);
     if (!c->out)
         conn_die(c);
+}
+
+void ipc_drain(struct ipc_conn *c)
+{
+    c->busy++;
+    while (conn_live(c) && conn_read(c))
+        ;
+    c->busy--;
+    ipc_conn_release(c);
 }
 
 void *ipc_conn_arg(const struct ipc_conn *c)

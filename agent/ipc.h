@@ -63,6 +63,10 @@ void ipc_close(struct ipc_conn *c);
 /* Close once everything queued is written; reads nothing any more. */
 void ipc_finish(struct ipc_conn *c);
 
+/* Read what has arrived already, calling back from inside: for the last words
+ * of a process that is known to be dead. `closed` still comes from the loop. */
+void ipc_drain(struct ipc_conn *c);
+
 void *ipc_conn_arg(const struct ipc_conn *c);
 void ipc_conn_set_arg(struct ipc_conn *c, void *arg);
 /* Process id of the other end when it connected (SO_PEERCRED). */
@@ -80,6 +84,9 @@ void ipc_reply(struct ipc_conn *c, const json_t *request, json_t *extra);
 /* {"id":ID,"error":TEXT,"hint":HINT,"kind":KIND} */
 void ipc_reply_error(struct ipc_conn *c, const json_t *request,
                      const struct err *why);
+
+/* The same without an id, as a new object. */
+json_t *ipc_error_json(const struct err *why);
 
 /* "failed", "usage", "refused", "timeout", "gone" and back (unknown: failed).
  */

@@ -74,17 +74,22 @@ static json_t *text_json(const char *text)
     return json_string(plain);
 }
 
+json_t *ipc_error_json(const struct err *why)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "error",
+                        text_json(why->text[0] ? why->text : "failed"));
+    if (why->hint[0])
+        json_object_set_new(o, "hint", text_json(why->hint));
+    json_object_set_new(o, "kind", json_string(ipc_kind_name(why->kind)));
+    return o;
+}
+
 void ipc_reply_error(struct ipc_conn *c, const json_t *request,
                      const struct err *why)
 {
-    json_t *reply = json_object();
-
-    json_object_set_new(reply, "error",
-                        text_json(why->text[0] ? why->text : "failed"));
-    if (why->hint[0])
-        json_object_set_new(reply, "hint", text_json(why->hint));
-    json_object_set_new(reply, "kind", json_string(ipc_kind_name(why->kind)));
-    reply_send(c, request, reply);
+    reply_send(c, request, ipc_error_json(why));
 }
 
 const char *json_text(const json_t *o, const char *key, const char *otherwise)

@@ -42,7 +42,13 @@ struct path path_run(void)
 
 struct path path_config(void)
 {
-    return rooted("/etc/understudy/understudyd.conf");
+    const char *other = getenv("UNDERSTUDY_CONFIG");
+    struct path p;
+
+    if (!other || !other[0])
+        return rooted("/etc/understudy/understudyd.conf");
+    snprintf(p.s, sizeof p.s, "%s", other);
+    return p;
 }
 
 struct path path_key(void)

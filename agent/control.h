@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The control socket: what the CLI asks the daemon. One JSON object a line:
+ * {"op":VERB,"id":N,...}; the answer is {"id":N,"ok":true,...} or
+ * {"id":N,"error","hint","kind"}. Before it there may be any number of
+ * {"id":N,"progress":STATUS} (protect) and, after `events` with follow, of
+ * {"id":N,"follow":EVENT}. Verbs and their members:
+ *
+ *   version                          version, name, protocol
+ *   key                              name, pin, port
+ *   names                            vms [..], peers [..]: for completion
+ *   status [vm]                      status [one object a VM]
+ *   events [vm] [count] [follow]     events [..]
+ *   wait vm state timeout_ms         state
+ *   protect vm peer arbiter [interval_ms] [timeout_ms] [wait]
+ *   unprotect vm
+ *   takeover vm [force]
+ *   peer-add name address pin        peer-remove name
+ *   peer-list                        peers [{name,address,port,pin,up,
+ *                                    heard_ms,reason}]
+ *
+ * A client that goes away does not stop what it asked for. Loop thread. */
+#ifndef AGENT_CONTROL_H
+#define AGENT_CONTROL_H
+
+#include "agent/daemon.h"
+#include "agent/supervise.h"
+
+int control_start(struct daemon *d, struct err *e);
+void control_stop(struct daemon *d);
+
+/* --- Between control*.c ------------------------------------------------- */
+
+struct client {
+    struct client *next;
+    struct daemon *d;
+    struct ipc_conn *conn;
+    struct op *ops;
+    json_t *follow; /* the request to follow events, or NULL */
+};
+
+/* One request that is being worked on. Freed by op_reply() or op_fail(). */
+struct op {
+    struct op *next;
+    struct daemon *d;
+    struct client *client; /* NULL: it went away */
+    json_t *request;
+    /* The client went away: end early. NULL: go on to the end. */
+    void (*cancel)(struct op *op);
+    void *priv;
+};
+
+/* `extra` is stolen, may be NULL. */
+void op_reply(struct op *op, json_t *extra);
+void op_fail(struct op *op, const struct err *why);
+/* `status` is borrowed. */
+void op_progress(struct op *op, json_t *status);
+
+void control_protect(struct op *op);
+void control_unprotect(struct op *op);
+void control_takeover(struct op *op);
+void control_wait(struct op *op);
+void control_peer_add(struct op *op);
+void control_peer_remove(struct op *op);
+void control_peer_list(struct op *op);
+
+#endif

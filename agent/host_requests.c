@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What a peer's daemon may ask of this one: ping, prepare (be the backup of a
+ * VM), query, forget. The peer is hostile: everything it says is checked, and
+ * it is told only of VMs whose peer it is. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/hosts.h"
+#include "agent/job.h"
+#include "common/log.h"
+
+/* --- prepare ------------------------------------------------------------ */
+
+struct prepare {
+    struct daemon *d;
+    struct host_request *r;
+    struct vm_record rec;
+    struct vm_watch watch;
+    ev_timer late;
+    struct err why;
+};
+
+static void prepare_create(struct prepare *p);
+
+static void prepare_end(struct prepare *p, const struct err *why)
+{
+    ev_timer_stop(p->d->loop, &p->late);
+    vm_unwatch(&p->watch);
+    if (why)
+        host_reply_error(p->r, why);
+    else
+        host_reply(p->r, json_pack("{sb}", "ok", 1));
+    free(p);
+}
+
+static void on_late(struct ev_loop *loop, ev_timer *w, int events)
+{
+    struct prepare *p = w->data;
+    struct err e = ERR_INIT;
+
+    (void)loop, (void)events;
+    err_kind(&e, ERR_TIMEOUT, "the backup agent of %s did not start in time",
+             p->rec.name);
+    err_hint(&e, "the log of understudyd on %s says why", p->d->name);
+    prepare_end(p, &e);
+}
+
+/* The agent that is being started is up. */
+static void on_started(struct vm_watch *w, struct vm *vm, enum vm_news news,
+                       const json_t *msg)
+{
+    struct prepare *p = (void *)((char *)w - offsetof(struct prepare, watch));
+    struct err e = ERR_INIT;
+
+    (void)vm, (void)msg;
+    if (news == VM_NEWS_UP) {
+        prepare_end(p, NULL);
+    } else if (news == VM_NEWS_GONE) {
+        err_set(&e, "the backup agent of %s ended at once", p->rec.name);
+        prepare_end(p, &e);
+    }
+}
+
+static void prepare_wait(struct prepare *p, struct vm *vm)
+{
+    if (vm->conn) {
+        prepare_end(p, NULL);
+        return;
+    }
+    p->watch.news = on_started;
+    vm_watch(vm, &p->watch);
+}
+
+static int save_run(void *arg, struct err *e)
+{
+    struct prepare *p = arg;
+
+    return store_save(&p->rec, e);
+}
+
+static void save_done(void *arg, int rc, const struct err *e)
+{
+    struct prepare *p = arg;
+    struct vm *vm = vm_find_uuid(p->d, p->rec.uuid);
+
+    if (rc) {
+        prepare_end(p, e);
+        return;
+    }
+    if (!vm)
+        vm = supervise_add(p->d, &p->rec);
+    ev_timer_set(&p->late, 10., 0.);
+    ev_timer_start(p->d->loop, &p->late);
+    prepare_wait(p, vm);
+}
+
+static void prepare_create(struct prepare *p)
+{
+    struct err e = ERR_INIT;
+
+    if (p->d->vm_count >= p->d->cfg.max_vms) {
+        err_kind(&e, ERR_REFUSED, "%s has %u VMs already (max_vms)", p->d->name,
+                 p->d->vm_count);
+        prepare_end(p, &e);
+        return;
+    }
+    job_start(p->d->loop, save_run, save_done, p);
+}
+
+/* A host that lost the VM gives its old copy up when it is asked to become
+ * the backup. */
+static void on_given_up(struct vm_watch *w, struct vm *vm, enum vm_news news,
+                        const json_t *msg)
+{
+    struct prepare *p = (void *)((char *)w - offsetof(struct prepare, watch));
+
+    (void)vm, (void)msg;
+    if (news != VM_NEWS_GONE)
+        return;
+    vm_unwatch(&p->watch);
+    ev_timer_stop(p->d->loop, &p->late);
+    prepare_create(p);
+}
+
+static void prepare_give_up(struct prepare *p, struct vm *vm)
+{
+    json_t *stop = json_pack("{ss}", "op", "stop");
+
+    p->watch.news = on_given_up;
+    vm_watch(vm, &p->watch);
+    ev_timer_set(&p->late, 15., 0.);
+    ev_timer_start(p->d->loop, &p->late);
+    vm_send(vm, stop);
+    json_decref(stop);
+}
+
+static void prepare_existing(struct prepare *p, struct vm *vm)
+{
+    const char *us = p->d->name;
+    struct err e = ERR_INIT;
+    bool theirs = !strcmp(vm->rec.peer, p->rec.peer);
+
+    if (vm->damaged) {
+        err_kind(&e, ERR_REFUSED, "%s", vm->reason);
+    } else if (theirs && vm->state == VM_FENCED) {
+        prepare_give_up(p, vm);
+        return;
+    } else if (vm->rec.role == ROLE_PRIMARY || vm->state == VM_TAKEN_OVER) {
+        err_kind(&e, ERR_REFUSED, "%s runs %s itself, protected towards %s", us,
+                 vm->rec.name, vm->rec.peer);
+        err_hint(&e, "compare `understudy status %s` on both hosts",
+                 vm->rec.name);
+    } else if (!theirs) {
+        err_kind(&e, ERR_REFUSED, "%s is the backup of %s for %s", us,
+                 vm->rec.name, vm->rec.peer);
+        err_hint(&e, "unprotect it there first");
+    } else {
+        ev_timer_set(&p->late, 10., 0.);
+        ev_timer_start(p->d->loop, &p->late);
+        prepare_wait(p, vm);
+        return;
+    }
+    prepare_end(p, &e);
+}
+
+static bool incarnation_parse(const char *text, uint8_t out[16])
+{
+    if (strlen(text) != 32)
+        return false;
+    for (int i = 0; i < 16; i++) {
+        unsigned v;
+        char pair[3] = {text[2 * i], text[2 * i + 1], 0};
+        if (strspn(pair, "0123456789abcdef") != 2)
+            return false;
+        sscanf(pair, "%x", &v);
+        out[i] = (uint8_t)v;
+    }
+    return true;
+}
+
+static int prepare_parse(struct vm_record *r, const struct daemon *d,
+                         const struct link_peer *from, const json_t *msg,
+                         struct err *e)
+{
+    const char *arbiter = json_text(msg, "arbiter", "");
+    uint8_t uuid[16];
+
+    if (strcmp(arbiter, "none"))
+        return err_kind(e, ERR_REFUSED, "%s knows no other arbiter than none",
+                        d->name);
+    if (!uuid_parse(json_text(msg, "uuid", ""), uuid) ||
+        !incarnation_parse(json_text(msg, "incarnation", ""), r->incarnation))
+        return err_kind(e, ERR_USAGE, "prepare: no uuid or incarnation");
+    const char *name = json_text(msg, "name", "");
+    long long timeout = json_number(msg, "timeout_ms", -1);
+    long long interval = json_number(msg, "interval_ms", d->cfg.interval_ms);
+    if (!name[0] || strlen(name) >= sizeof r->name || timeout < 100 ||
+        timeout > 600000 || interval < 1 || interval > 60000)
+        return err_kind(e, ERR_USAGE, "prepare: name or timeout out of range");
+    uuid_format(uuid, r->uuid);
+    snprintf(r->name, sizeof r->name, "%s", name);
+    snprintf(r->peer, sizeof r->peer, "%s", from->name);
+    snprintf(r->arbiter, sizeof r->arbiter, "%s", arbiter);
+    r->role = ROLE_BACKUP;
+    r->generation = (uint64_t)json_number(msg, "generation", 0);
+    r->domid = -1;
+    r->interval_ms = (unsigned)interval;
+    r->timeout_ms = (unsigned)timeout;
+    r->state = VM_UNPROTECTED;
+    r->wanted = true;
+    return 0;
+}
+
+static void on_prepare(struct daemon *d, struct host_request *r,
+                       const struct link_peer *from, const json_t *msg)
+{
+    struct prepare *p = calloc(1, sizeof *p);
+    struct err e = ERR_INIT;
+
+    if (!p)
+        abort();
+    p->d = d;
+    p->r = r;
+    ev_init(&p->late, on_late);
+    p->late.data = p;
+    if (prepare_parse(&p->rec, d, from, msg, &e)) {
+        prepare_end(p, &e);
+        return;
+    }
+    struct vm *vm = vm_find_uuid(d, p->rec.uuid);
+    if (vm)
+        prepare_existing(p, vm);
+    else
+        prepare_create(p);
+}
+
+/* --- query, forget ------------------------------------------------------ */
+
+/* The VM of a request, if the asker is its peer. */
+static struct vm *vm_of(struct daemon *d, const struct link_peer *from,
+                        const json_t *msg, struct err *e)
+{
+    struct vm *vm = vm_find_uuid(d, json_text(msg, "uuid", ""));
+
+    if (vm && !strcmp(vm->rec.peer, from->name))
+        return vm;
+    err_kind(e, ERR_GONE, "%s knows no such VM", d->name);
+    return NULL;
+}
+
+static void on_query(struct daemon *d, struct host_request *r,
+                     const struct link_peer *from, const json_t *msg)
+{
+    struct err e = ERR_INIT;
+    struct vm *vm = vm_of(d, from, msg, &e);
+    struct vm_record rec;
+
+    if (!vm || store_load(vm->rec.uuid, &rec, &e)) {
+        host_reply_error(r, &e);
+        return;
+    }
+    host_reply(r, json_pack("{sb ss sI ss sb}", "ok", 1, "role",
+                            vm_role_name(rec.role), "generation",
+                            (json_int_t)rec.generation, "state",
+                            vm_state_name(vm->state), "running", rec.running));
+}
+
+static void on_forgotten(void *arg, const json_t *reply, const struct err *why)
+{
+    struct host_request *r = arg;
+
+    if (reply)
+        host_reply(r, json_pack("{sb}", "ok", 1));
+    else
+        host_reply_error(r, why);
+}
+
+static void on_forget(struct daemon *d, struct host_request *r,
+                      const struct link_peer *from, const json_t *msg)
+{
+    struct err e = ERR_INIT;
+    struct vm *vm = vm_of(d, from, msg, &e);
+
+    if (vm && (vm->rec.role != ROLE_BACKUP || vm->state == VM_TAKEN_OVER)) {
+        err_kind(&e, ERR_REFUSED, "%s runs %s itself", d->name, vm->rec.name);
+        vm = NULL;
+    }
+    if (!vm) {
+        host_reply_error(r, &e);
+        return;
+    }
+    vm_ask(vm, json_pack("{ss}", "op", "stop"), 15., on_forgotten, r);
+}
+
+void host_request_handle(struct daemon *d, struct host_request *r,
+                         const struct link_peer *from, const json_t *msg)
+{
+    const char *op = json_text(msg, "op", "");
+    struct err e = ERR_INIT;
+
+    if (!strcmp(op, "ping")) {
+        host_reply(
+            r, json_pack("{sb ss}", "ok", 1, "version", UNDERSTUDY_VERSION));
+    } else if (!strcmp(op, "prepare")) {
+        on_prepare(d, r, from, msg);
+    } else if (!strcmp(op, "query")) {
+        on_query(d, r, from, msg);
+    } else if (!strcmp(op, "forget")) {
+        on_forget(d, r, from, msg);
+    } else {
+        err_kind(&e, ERR_USAGE, "%s (version %s) does not know the request",
+                 d->name, UNDERSTUDY_VERSION);
+        err_hint(&e, "install the same version of understudy on both hosts");
+        host_reply_error(r, &e);
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The other hosts: a session to every peer of the peers file, and what daemons
+ * ask each other. Each daemon connects to every peer, so that two sessions
+ * exist between two hosts; requests go over the one that was ready last. A host
+ * lives when anything was heard on any of them. Loop thread only. */
+#ifndef AGENT_HOSTS_H
+#define AGENT_HOSTS_H
+
+#include <stdint.h>
+
+#include "agent/daemon.h"
+#include "agent/supervise.h"
+
+struct host_session;
+struct host_call;
+
+struct host {
+    struct host *next;
+    struct daemon *d;
+    struct link_peer peer;
+    struct host_session *sessions; /* newest first; outgoing and incoming */
+    struct host_session *outgoing; /* one of them, or NULL */
+    ev_timer retry;
+    double backoff;
+    uint64_t heard_ns; /* on sessions that ended; 0: never */
+    struct err why;    /* why the last outgoing session failed */
+    unsigned tries;    /* outgoing sessions that ended since add */
+    struct host_call *calls;
+};
+
+/* Listen, and open sessions to all peers. */
+int hosts_start(struct daemon *d, struct err *e);
+void hosts_stop(struct daemon *d);
+/* Follow d->peers after it changed. */
+void hosts_update(struct daemon *d);
+
+struct host *host_find(struct daemon *d, const char *name);
+bool host_up(const struct host *h);
+/* How long ago anything was heard, -1: never since start. */
+long long host_heard_ms(const struct host *h);
+/* Connect now instead of after the pause. */
+void host_hurry(struct host *h);
+/* The reason why it is not up, with what to do. Returns -1. */
+int host_error(const struct host *h, struct err *e);
+
+/* Ask the peer's daemon. Exactly one `done` follows, from the loop; `msg` is
+ * stolen. When no session is up the call waits for the attempt to connect that
+ * is started or under way, and fails with its reason. */
+typedef void host_done(void *arg, json_t *reply, const struct err *why);
+struct host_call *host_ask(struct host *h, json_t *msg, double timeout_s,
+                           host_done *done, void *arg);
+/* `done` is not called any more. NULL is fine. */
+void host_ask_cancel(struct host_call *c);
+
+/* {"op":"peer"} for one agent, as it is told every beat. */
+void hosts_tell_agent(struct vm *vm);
+/* An agent's {"ask":ID,"op":...}: prepare, query and forget go to the daemon
+ * of the VM's peer; the answer also has the peer's address, port and pin. */
+void hosts_agent_asks(struct vm *vm, struct ipc_conn *c, const json_t *msg);
+
+/* --- Between host_calls.c and host_requests.c --------------------------------
+ */
+
+/* A request of a peer: answer it once with host_reply(), now or later. */
+struct host_request;
+void host_request_handle(struct daemon *d, struct host_request *r,
+                         const struct link_peer *from, const json_t *msg);
+/* `reply` is stolen. Gone sessions are fine. Frees r. */
+void host_reply(struct host_request *r, json_t *reply);
+void host_reply_error(struct host_request *r, const struct err *why);
+
+#endif

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The daemon's main(): options, the single instance, start and end; or, as
+ * `understudyd agent ROLE UUID`, one VM's agent. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "agent/control.h"
+#include "agent/hosts.h"
+#include "agent/paths.h"
+#include "agent/supervise.h"
+#include "common/cleanup.h"
+#include "common/fault.h"
+#include "common/log.h"
+
+static const char usage[] =
+    "usage: understudyd [-f] [-c FILE]\n"
+    "  -f, --foreground   stay in the foreground (the default; for services)\n"
+    "  -d, --daemon       go to the background\n"
+    "  -c, --config FILE  instead of /etc/understudy/understudyd.conf\n"
+    "  -V, --version      print the version\n"
+    "  -h, --help         print this\n";
+
+void daemon_event(struct daemon *d, const char *name, const char *vm,
+                  const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (vm[0])
+        log_info("dom=%s event=%s %s", vm, name, text);
+    else
+        log_info("event=%s %s", name, text);
+    /* Cut text may end inside a character. */
+    json_t *j = json_pack("{ss ss ss?}", "event", name, "vm", vm, "text", text);
+    if (!j)
+        j = json_pack("{ss ss}", "event", name, "vm", vm);
+    events_add(&d->events, j);
+    json_decref(j);
+}
+
+int daemon_hv_open(struct hv **hv, struct err *e)
+{
+    const char *which = getenv("UNDERSTUDY_HV");
+
+    if (!which || !which[0])
+        return hv_xen_open(hv, e);
+    if (!strncmp(which, "fake:", 5))
+        return hv_fake_open(which + 5, hv, e);
+    return err_kind(e, ERR_USAGE, "UNDERSTUDY_HV is not fake:DIRECTORY: %s",
+                    which);
+}
+
+/* --- Start and end ------------------------------------------------------ */
+
+/* sd_notify(3), without its library. */
+static void notify(const char *text)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+    if (!path || !path[0] || strlen(path) >= sizeof a.sun_path)
+        return;
+    CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    size_t n = strlen(path);
+    memcpy(a.sun_path, path, n);
+    if (a.sun_path[0] == '@')
+        a.sun_path[0] = '\0';
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
+    if (fd < 0 || sendto(fd, text, strlen(text), MSG_NOSIGNAL,
+                         (struct sockaddr *)&a, len) < 0)
+        log_warn("notify %s: %m", path);
+}
+
+/* Held as long as the process lives. */
+static int lock_take(struct err *e)
+{
+    struct path path = path_lock();
+    int fd = open(path.s, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return err_sys(e, "open %s", path.s);
+    if (flock(fd, LOCK_EX | LOCK_NB)) {
+        int r = errno;
+        close(fd);
+        if (r != EWOULDBLOCK)
+            return err_sys(e, "lock %s", path.s);
+        err_kind(e, ERR_REFUSED, "understudyd runs already (%s is locked)",
+                 path.s);
+        return err_hint(e, "`understudy version` talks to it");
+    }
+    if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
+        log_warn("write %s: %m", path.s);
+    return 0;
+}
+
+static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
+{
+    (void)events;
+    log_info("signal %d: the daemon ends, agents go on", w->signum);
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static int daemon_setup(struct daemon *d, const char *config, struct err *e)
+{
+    const char *name = getenv("UNDERSTUDY_NAME");
+
+    if (config_load(&d->cfg, config, e))
+        return -1;
+    log_setup("understudyd", d->cfg.log);
+    if (name && name[0])
+        snprintf(d->name, sizeof d->name, "%s", name);
+    else if (gethostname(d->name, sizeof d->name - 1))
+        return err_sys(e, "gethostname");
+    d->name[strcspn(d->name, ".")] = '\0';
+    if (!d->name[0])
+        return err_set(e, "this host has no name");
+    if (paths_setup(e) || lock_take(e))
+        return -1;
+    fault_setup(path_run().s);
+    if (link_key_load(path_etc().s, true, &d->key, e) ||
+        link_tls_new(d->key, &d->tls, e) ||
+        peers_load(&d->peers, path_peers().s, e))
+        return -1;
+    return hosts_start(d, e) || control_start(d, e) || supervise_start(d, e)
+               ? -1
+               : 0;
+}
+
+static void daemon_end(struct daemon *d)
+{
+    control_stop(d);
+    supervise_stop(d);
+    if (d->loop)
+        hosts_stop(d);
+    link_tls_free(d->tls);
+    link_key_free(d->key);
+    peers_free(&d->peers);
+    events_free(&d->events);
+}
+
+static int daemon_run(const char *config)
+{
+    /* Not the default loop: that would reap children that are not libev's. */
+    struct daemon d = {.loop = ev_loop_new(EVFLAG_AUTO)};
+    struct err e = ERR_INIT;
+    ev_signal term, interrupt;
+    char pin[PIN_TEXT];
+
+    signal(SIGPIPE, SIG_IGN);
+    ev_init(&d.beat, NULL);
+    if (daemon_setup(&d, config, &e)) {
+        log_error("%s", e.text);
+        if (e.hint[0])
+            log_error("what to do: %s", e.hint);
+        daemon_end(&d);
+        return 1;
+    }
+    ev_signal_init(&term, on_signal, SIGTERM);
+    ev_signal_init(&interrupt, on_signal, SIGINT);
+    ev_signal_start(d.loop, &term);
+    ev_signal_start(d.loop, &interrupt);
+    pin_format(link_key_pin(d.key), pin);
+    log_info("understudyd %s on %s, port %u, %u VMs, key %s",
+             UNDERSTUDY_VERSION, d.name, link_listener_port(d.listener),
+             d.vm_count, pin);
+    notify("READY=1");
+    ev_run(d.loop, 0);
+    notify("STOPPING=1");
+    daemon_end(&d);
+    ev_loop_destroy(d.loop);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"foreground", no_argument, NULL, 'f'},
+        {"daemon", no_argument, NULL, 'd'},
+        {"config", required_argument, NULL, 'c'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    const char *config = NULL;
+    bool background = false;
+    int c;
+
+    log_setup("understudyd", LOG_INFO);
+    if (argc == 4 && !strcmp(argv[1], "agent"))
+        return agent_main(argv[2], argv[3]);
+    while ((c = getopt_long(argc, argv, "fdc:Vh", options, NULL)) != -1) {
+        if (c == 'c') {
+            config = optarg;
+        } else if (c == 'f' || c == 'd') {
+            background = c == 'd';
+        } else if (c == 'V') {
+            printf("understudyd %s\n", UNDERSTUDY_VERSION);
+            return 0;
+        } else {
+            fputs(usage, c == 'h' ? stdout : stderr);
+            return c == 'h' ? 0 : 2;
+        }
+    }
+    if (optind != argc) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    /* Agents read the same file. */
+    if (config && setenv("UNDERSTUDY_CONFIG", config, 1))
+        abort();
+    if (background && daemon(0, 1)) {
+        log_error("daemon: %m");
+        return 1;
+    }
+    return daemon_run(config);
+}
