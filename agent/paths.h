@@ -12,7 +12,7 @@
 #include "common/err.h"
 
 struct path {
-    char s[512];
+    char s[256];
 };
 
 /* Directories. */
