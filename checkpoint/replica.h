@@ -35,7 +35,8 @@ struct replica_config {
      * pages) is ignored and counted, up to this many different ones; more is
      * a violation. 0: 64. */
     uint64_t max_lacking;
-    /* Memory for one incoming epoch; 0: the shell's RAM + 64 MiB. */
+    /* Memory for one incoming epoch; 0: the shell's RAM, its
+     * bookkeeping, and 64 MiB. */
     uint64_t max_bytes;
     /* Epoch n is committed: send ACK(n, applied). Called on the apply thread,
      * no locks held; may come just after replica_session_lost, then it is

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+/* One epoch of the engine: wait for the interval, capture, encode and send,
+ * wait for the acknowledgement, commit. Engine thread.
+ *
+ * `sent` remembers which pages the backup may or may not have got since the
+ * last acknowledged epoch. When the records of an epoch turn out to be void,
+ * these pages are dirty again. */
+#include "checkpoint/engine_private.h"
+#include "checkpoint/harvest.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+
+#include <string.h>
+
+#define BACKOFF_MAX_MS    5000
+#define POLL_MIN_MS       5
+#define ACK_POLL_MS       250
+#define EPOCH_SLACK_PAGES 8192
+#define FULL_TRIES        8 /* captures of one epoch that did not fit */
+
+void engine_epoch_begin(struct engine *eng)
+{
+    memset(&eng->at, 0, sizeof eng->at);
+    memset(&eng->stats, 0, sizeof eng->stats);
+    eng->at.epoch = eng->committed + 1;
+    eng->epoch_open = true;
+    encoder_begin(eng->encoder, eng->at.epoch, false);
+    epoch_hash_reset(eng->hash);
+}
+
+static enum turn record_send(struct engine *eng, enum epoch_record type)
+{
+    struct err error = ERR_INIT;
+
+    if (eng->config.sink.send(eng->config.sink.arg, eng->session, type,
+                              eng->record.data, eng->record.len, &error)) {
+        log_info("dom=%s epoch=%lu not sent: %s", eng->config.name,
+                 eng->at.epoch, error.text);
+        return TURN_LOST;
+    }
+    pthread_mutex_lock(&eng->lock);
+    eng->status.bytes_sent += eng->record.len;
+    pthread_mutex_unlock(&eng->lock);
+    return engine_check(eng);
+}
+
+static void record_account(struct engine *eng)
+{
+    epoch_hash_add(eng->hash, eng->record.data, eng->record.len);
+    eng->at.bytes += eng->record.len;
+}
+
+enum turn engine_send_pages(struct engine *eng, bool live)
+{
+    const struct staging *s = &eng->capture.staging;
+    enum turn turn = TURN_ON;
+
+    for (size_t i = 0; !live && i < s->count; i++)
+        bitmap_set(eng->sent, s->gfns[i]);
+    for (size_t i = 0, n; i < s->count && turn == TURN_ON; i += n) {
+        n = encoder_chunk(eng->encoder, s->gfns + i, s->pages + i * HV_PAGE,
+                          s->count - i, &eng->record);
+        if (!live) {
+            record_account(eng);
+            eng->at.chunks++;
+            eng->at.pages += n;
+        }
+        turn = record_send(eng, EPOCH_PAGES);
+    }
+    return turn;
+}
+
+static enum turn commit_send(struct engine *eng)
+{
+    eng->at.digest = epoch_hash_value(eng->hash);
+    buf_clear(&eng->record);
+    epoch_commit_put(&eng->record, &eng->at);
+    /* Before it is out: the answer may be faster than our next line. */
+    pthread_mutex_lock(&eng->lock);
+    eng->commit_sent = eng->at.epoch;
+    pthread_mutex_unlock(&eng->lock);
+    eng->commit_ns = clock_ns();
+    return record_send(eng, EPOCH_COMMIT);
+}
+
+static enum turn epoch_send(struct engine *eng)
+{
+    const struct buf *state = &eng->capture.staging.state;
+    uint64_t start = clock_ns();
+    enum turn turn = engine_send_pages(eng, false);
+
+    if (turn != TURN_ON)
+        return turn;
+    buf_clear(&eng->record);
+    epoch_state_put(&eng->record, eng->at.epoch, state->data, state->len);
+    record_account(eng);
+    turn = record_send(eng, EPOCH_STATE);
+    fault_point("engine.before_commit");
+    if (turn == TURN_ON)
+        turn = commit_send(eng);
+    eng->stats.send_us = (uint32_t)((clock_ns() - start) / 1000);
+    eng->stats.bytes = eng->at.bytes;
+    return turn;
+}
+
+/* Output stays held and the guest runs, however long it takes (I1, I4). */
+static enum turn ack_wait(struct engine *eng)
+{
+    for (;;) {
+        pthread_mutex_lock(&eng->lock);
+        bool acked = eng->in.acked >= eng->at.epoch;
+        enum turn turn = acked ? TURN_ON : engine_look(eng);
+        if (!acked && turn == TURN_ON)
+            engine_wait(eng, clock_ns() + ACK_POLL_MS * NS_PER_MS);
+        pthread_mutex_unlock(&eng->lock);
+        if (acked || turn != TURN_ON)
+            return turn;
+        engine_poll(eng); /* for the status, and new interfaces */
+        turn = engine_check(eng);
+        if (turn == TURN_OVER)
+            return turn;
+    }
+}
+
+static void committed_note(struct engine *eng, bool first)
+{
+    struct engine_event ev = {.type = first ? ENGINE_SYNCED : ENGINE_EPOCH};
+
+    eng->stats.epoch = eng->at.epoch;
+    eng->stats.at_ns = clock_ns();
+    eng->stats.ack_us = (uint32_t)((eng->stats.at_ns - eng->commit_ns) / 1000);
+    pthread_mutex_lock(&eng->lock);
+    eng->committed = eng->at.epoch;
+    eng->commit_sent = 0;
+    eng->status.committed_ns = eng->stats.at_ns;
+    eng->status.epochs++;
+    eng->status.syncing = false;
+    engine_ring_add(eng, &eng->stats);
+    pthread_mutex_unlock(&eng->lock);
+    ev.epoch = eng->at.epoch;
+    ev.stats = eng->stats;
+    engine_emit(eng, &ev);
+}
+
+enum turn engine_epoch_commit(struct engine *eng)
+{
+    bool first = eng->committed == 0;
+    struct err error = ERR_INIT;
+
+    for (size_t i = 0; i < eng->devices_ready; i++) {
+        struct checkpoint_device *d = eng->config.devices[i];
+        if (d->ops->commit(d, eng->at.epoch, &error)) {
+            err_add(&error, "%s: commit of epoch %lu", d->ops->name,
+                    eng->at.epoch);
+            return engine_over(eng, ENGINE_FAILED, &error);
+        }
+    }
+    encoder_commit(eng->encoder);
+    memset(eng->sent, 0, eng->capture.words * sizeof *eng->sent);
+    eng->epoch_open = false;
+    eng->skips = 0;
+    committed_note(eng, first);
+    return TURN_ON;
+}
+
+void engine_epoch_undo(struct engine *eng)
+{
+    for (size_t i = 0; i < eng->capture.words; i++)
+        eng->capture.pending[i] |= eng->sent[i];
+    memset(eng->sent, 0, eng->capture.words * sizeof *eng->sent);
+    encoder_reset(eng->encoder);
+    eng->epoch_open = false;
+    pthread_mutex_lock(&eng->lock);
+    eng->commit_sent = 0;
+    pthread_mutex_unlock(&eng->lock);
+}
+
+static void skip_note(struct engine *eng, const struct err *error)
+{
+    struct engine_event ev = {
+        .type = ENGINE_SKIPPED, .epoch = eng->at.epoch, .error = *error};
+
+    eng->skips++;
+    pthread_mutex_lock(&eng->lock);
+    eng->status.skipped++;
+    pthread_mutex_unlock(&eng->lock);
+    log_warn("dom=%s epoch=%lu skipped: %s", eng->config.name, eng->at.epoch,
+             error->text);
+    engine_emit(eng, &ev);
+}
+
+/* The guest was found shut down. Suspended by somebody else: wait for that
+ * to end. */
+static enum turn guest_down(struct engine *eng)
+{
+    struct err error = ERR_INIT;
+    enum turn turn = engine_guest_check(eng);
+
+    if (turn == TURN_ON) {
+        err_set(&error, "the guest is suspended, but not by us");
+        skip_note(eng, &error);
+    }
+    return turn;
+}
+
+/* What was sent in an epoch can't be taken back, and the backup holds one
+ * epoch of about the guest's size. */
+static enum turn backup_has_room(struct engine *eng)
+{
+    struct err error = ERR_INIT;
+
+    if (eng->at.pages <= eng->map.ram_pages + EPOCH_SLACK_PAGES)
+        return TURN_ON;
+    err_set(&error, "the guest writes memory faster than it can be sent");
+    err_hint(&error, "give it a faster link or a lower load");
+    return engine_over(eng, ENGINE_VOID, &error);
+}
+
+/* More is dirty than staging holds: live rounds as a part of this epoch, and
+ * again; whatever is sent now is overtaken by what the last capture sends. */
+static enum turn epoch_capture(struct engine *eng, bool *taken)
+{
+    struct err error = ERR_INIT;
+
+    for (int tries = 0; tries < FULL_TRIES; tries++) {
+        eng->captured_ns = clock_ns();
+        enum capture_result r =
+            capture_take(&eng->capture, eng->at.epoch, &eng->stats, &error);
+        eng->resumed_ns = clock_ns();
+        switch (r) {
+        case CAPTURE_TAKEN:
+            *taken = true;
+            return TURN_ON;
+        case CAPTURE_SKIPPED:
+            skip_note(eng, &error);
+            return TURN_ON;
+        case CAPTURE_DOWN:
+            return guest_down(eng);
+        case CAPTURE_VOID:
+            return engine_over(eng, ENGINE_VOID, &error);
+        case CAPTURE_STUCK:
+            return engine_over(eng, ENGINE_FAILED, &error);
+        case CAPTURE_FULL:
+            break;
+        }
+        enum turn turn = backup_has_room(eng);
+        if (turn == TURN_ON)
+            turn = engine_rounds(eng, false);
+        if (turn != TURN_ON)
+            return turn;
+    }
+    err_set(&error, "the guest writes memory faster than it can be sent");
+    skip_note(eng, &error);
+    return TURN_ON;
+}
+
+static enum turn layout_check(struct engine *eng)
+{
+    struct err error = ERR_INIT;
+
+    if (!eng->hv->ops->map_stale(eng->hv, eng->config.domid, &eng->map))
+        return TURN_ON;
+    enum turn turn = engine_guest_check(eng);
+    if (turn != TURN_ON)
+        return turn;
+    err_set(&error, "the memory size of the guest changed");
+    return engine_over(eng, ENGINE_VOID, &error);
+}
+
+enum turn engine_epoch_run(struct engine *eng, bool *taken)
+{
+    *taken = false;
+    enum turn turn = layout_check(eng);
+    if (turn != TURN_ON)
+        return turn;
+    if (!eng->epoch_open)
+        engine_epoch_begin(eng);
+    turn = epoch_capture(eng, taken);
+    if (turn != TURN_ON || !*taken)
+        return turn;
+    turn = epoch_send(eng);
+    if (turn == TURN_ON)
+        turn = ack_wait(eng);
+    if (turn == TURN_ON)
+        turn = engine_epoch_commit(eng);
+    return turn;
+}
+
+/* When the next capture is due, and the earliest for an early one. A guest
+ * that suspends slowly runs at least as long as it was stopped. */
+static void due_times(const struct engine *eng, uint64_t *due,
+                      uint64_t *earliest)
+{
+    uint64_t ms = eng->in.interval_ms, run_us = eng->stats.pause_us;
+
+    if (run_us < eng->config.min_spacing_ms * 1000ull)
+        run_us = eng->config.min_spacing_ms * 1000ull;
+    *earliest = eng->resumed_ns + run_us * 1000;
+    if (eng->skips) {
+        ms <<= eng->skips < 8 ? eng->skips - 1 : 7;
+        if (ms > BACKOFF_MAX_MS && ms > eng->in.interval_ms)
+            ms = BACKOFF_MAX_MS;
+        *earliest = eng->resumed_ns + ms * NS_PER_MS;
+    }
+    *due = eng->captured_ns + ms * NS_PER_MS;
+    if (*due < *earliest)
+        *due = *earliest;
+}
+
+enum turn engine_interval(struct engine *eng)
+{
+    for (;;) {
+        uint64_t due, earliest, now, slice;
+        bool wanted = engine_poll(eng);
+        pthread_mutex_lock(&eng->lock);
+        enum turn turn = engine_look(eng);
+        due_times(eng, &due, &earliest);
+        now = clock_ns();
+        bool go = now >= due || ((wanted || eng->in.kick) && now >= earliest);
+        slice = eng->in.interval_ms / 8;
+        if (slice < POLL_MIN_MS)
+            slice = POLL_MIN_MS;
+        uint64_t until = now + slice * NS_PER_MS;
+        if (until > due)
+            until = due;
+        if ((wanted || eng->in.kick) && until > earliest)
+            until = earliest;
+        if (go)
+            eng->in.kick = false;
+        else if (turn == TURN_ON)
+            engine_wait(eng, until);
+        pthread_mutex_unlock(&eng->lock);
+        if (turn != TURN_ON || go)
+            return turn;
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The apply thread of the replica, and the takeover.
+ *
+ * The thread takes live pages and complete epochs in turn. An epoch is
+ * committed under the lock, in one store, only when the one before is applied
+ * and no takeover has begun; then it is acknowledged; then written into the
+ * shell. So the shell plus `committed` is always one whole epoch (I2), and
+ * every acknowledged one will be applied, since it was checked on arrival. */
+#include "checkpoint/replica_private.h"
+#include "checkpoint/harvest.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+
+#include <signal.h>
+#include <string.h>
+
+static void chunk_apply(struct replica *rep, const struct chunk *c)
+{
+    const uint8_t *data = c->data;
+
+    for (uint32_t i = 0; i < c->count; i++) {
+        uint64_t gfn = chunk_gfn(c, i);
+        enum codec_kind kind = chunk_kind(c, i);
+        const uint8_t *page = data;
+        if (kind == CODEC_RAW)
+            data += HV_PAGE;
+        if (gfn >= rep->map.end_gfn || !bitmap_test(rep->map.ram, gfn))
+            continue;
+        uint8_t *to = rep->map.base + gfn * HV_PAGE;
+        if (kind == CODEC_RAW)
+            memcpy(to, page, HV_PAGE);
+        else if (kind == CODEC_ZERO)
+            memset(to, 0, HV_PAGE);
+    }
+}
+
+static void held_apply(struct replica *rep, struct held *h)
+{
+    for (const struct chunk *c = h->first; c; c = c->next)
+        chunk_apply(rep, c);
+}
+
+/* The lock is held, and given up in between. */
+static void live_apply(struct replica *rep)
+{
+    struct held live = rep->live;
+
+    memset(&rep->live, 0, sizeof rep->live);
+    pthread_mutex_unlock(&rep->lock);
+    held_apply(rep, &live);
+    held_clear(&live);
+    pthread_mutex_lock(&rep->lock);
+}
+
+/* The lock is held, and given up in between. From `committed = ...` on the
+ * epoch is the replica. */
+static void epoch_apply(struct replica *rep)
+{
+    uint64_t epoch = rep->complete.epoch, applied = rep->status.applied;
+
+    rep->committed = rep->complete;
+    memset(&rep->complete, 0, sizeof rep->complete);
+    rep->status.committed = epoch;
+    rep->status.committed_ns = clock_ns();
+    pthread_mutex_unlock(&rep->lock);
+    rep->config.ack(rep->config.ack_arg, epoch, applied);
+    fault_point("replica.after_ack");
+    fault_point("replica.applying");
+    held_apply(rep, &rep->committed);
+    buf_free(&rep->state);
+    rep->state = rep->committed.state;
+    rep->committed.state = (struct buf){0};
+    held_clear(&rep->committed);
+    fault_point("replica.applied");
+    pthread_mutex_lock(&rep->lock);
+    rep->status.applied = epoch;
+}
+
+/* One piece of work; the lock is held. `busy` keeps takeover waiting. */
+static void work_do(struct replica *rep)
+{
+    rep->busy = true;
+    if (rep->live.first) {
+        live_apply(rep);
+    } else {
+        /* Outside of the lock; what is there may be gone afterwards. */
+        pthread_mutex_unlock(&rep->lock);
+        fault_point("replica.before_ack");
+        pthread_mutex_lock(&rep->lock);
+        if (rep->complete.epoch && !rep->closing)
+            epoch_apply(rep);
+    }
+    rep->busy = false;
+    pthread_cond_broadcast(&rep->done);
+}
+
+static void *apply_main(void *arg)
+{
+    struct replica *rep = arg;
+
+    pthread_mutex_lock(&rep->lock);
+    while (!rep->quit) {
+        if (!rep->closing && (rep->live.first || rep->complete.epoch))
+            work_do(rep);
+        else
+            pthread_cond_wait(&rep->work, &rep->lock);
+    }
+    pthread_mutex_unlock(&rep->lock);
+    return NULL;
+}
+
+int replica_thread_start(struct replica *rep, struct err *e)
+{
+    sigset_t all, old;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int r = pthread_create(&rep->thread, NULL, apply_main, rep);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return r ? err_set(e, "apply thread: %s", strerror(r)) : 0;
+}
+
+void replica_thread_stop(struct replica *rep)
+{
+    pthread_mutex_lock(&rep->lock);
+    rep->quit = true;
+    pthread_cond_signal(&rep->work);
+    pthread_mutex_unlock(&rep->lock);
+    pthread_join(rep->thread, NULL);
+}
+
+int replica_takeover(struct replica *rep, struct err *e)
+{
+    pthread_mutex_lock(&rep->lock);
+    rep->closing = true;
+    while (rep->busy)
+        pthread_cond_wait(&rep->done, &rep->lock);
+    uint64_t committed = rep->status.committed;
+    pthread_mutex_unlock(&rep->lock);
+    replica_session_lost(rep);
+    fault_point("replica.takeover");
+    if (!committed)
+        return err_kind(e, ERR_REFUSED, "no epoch was ever committed here");
+    if (rep->hv->ops->set_state(rep->hv, rep->config.domid, rep->state.data,
+                                rep->state.len, e))
+        return err_add(e, "platform state of epoch %lu", committed);
+    log_info("dom=%s epoch=%lu is what the replica runs from", rep->config.name,
+             committed);
+    return 0;
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Inside of the replica, shared by replica.c (records, on the loop thread) and
+ * replica_apply.c (the apply thread, takeover). */
+#ifndef CHECKPOINT_REPLICA_PRIVATE_H
+#define CHECKPOINT_REPLICA_PRIVATE_H
+
+#include <pthread.h>
+
+#include "checkpoint/codec.h"
+#include "checkpoint/replica.h"
+
+/* An epoch in memory. */
+struct held {
+    uint64_t epoch;
+    struct chunk *first, **last;
+    struct buf state;
+    bool has_state;
+    size_t bytes; /* of memory */
+};
+
+void held_clear(struct held *h);
+void held_add(struct held *h, struct chunk *c);
+
+struct replica {
+    struct hv *hv;
+    struct replica_config config;
+    struct hv_map map;
+    pthread_t thread;
+
+    /* The loop thread's own. */
+    struct decoder *decoder;
+    struct epoch_hash *hash;
+    struct held incoming;
+    struct epoch_commit got; /* counts of `incoming` */
+    uint32_t live_sequence;
+    uint64_t *seen;    /* bitmap: frames of the incoming epoch */
+    uint64_t *lacking; /* bitmap: frames the shell has no RAM for */
+
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* for the apply thread */
+    pthread_cond_t done; /* it has done something */
+    /* Under `lock`. */
+    struct held live;     /* pages of the initial copy, to be written */
+    struct held complete; /* verified, not yet committed; epoch 0: none */
+    bool busy;            /* the apply thread is writing */
+    bool closing;         /* commit nothing any more */
+    bool quit;
+    struct replica_status status;
+
+    /* The apply thread's own; after it went idle, the takeover's. */
+    struct held committed;
+    struct buf state; /* of the last applied epoch */
+};
+
+/* replica_apply.c */
+int replica_thread_start(struct replica *rep, struct err *e);
+void replica_thread_stop(struct replica *rep);
+
+#endif
