@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The files of a fake host, for the fake's own parts; see fake_host.c. */
+#ifndef HYPERVISOR_FAKE_HOST_H
+#define HYPERVISOR_FAKE_HOST_H
+
+#include "hypervisor/fake_private.h"
+
+/* The lock on which domains there are: a descriptor, closing it unlocks. */
+int fake_lock(const char *dir, struct err *e);
+void *fake_file_map(const char *dir, const char *kind, uint32_t domid,
+                    size_t *bytes, bool create, bool writable, struct err *e);
+int fake_domain_make(const char *dir, const struct fake_spec *spec, bool shell,
+                     uint32_t *domid, struct err *e);
+int fake_domain_unmake(const char *dir, uint32_t domid, struct err *e);
+/* The domain with the lowest number above *after, which moves there: 0 and a
+ * view, 1 when it is just going, -1 when there are no more. */
+int fake_domain_next(const char *dir, uint32_t *after, struct fake_view *v);
+
+void fake_blueprint_put(struct buf *out, const struct fake_spec *s,
+                        uint32_t step_us);
+int fake_blueprint_read(const void *p, size_t len, struct fake_spec *s,
+                        struct err *e);
+
+#endif
