@@ -116,9 +116,11 @@ struct hv_ops {
     bool (*map_stale)(struct hv *hv, uint32_t domid, const struct hv_map *map);
     int (*logdirty_start)(struct hv *hv, uint32_t domid, struct err *e);
     /* Read and clear the dirty bitmap into `bitmap` (map's size), all
-     * hypercall memory preallocated by logdirty_start. `final`: the guest is
-     * stopped, add the frames that the hypervisor itself has mapped. An error
-     * of kind ERR_GONE means that somebody else turned log-dirty mode off. */
+     * hypercall memory preallocated by logdirty_start. Only the bits of
+     * map.ram mean something. `final`: the guest is stopped, add the frames
+     * that the hypervisor itself has mapped. An error of kind ERR_GONE means
+     * that somebody else read, restarted or ended log-dirty mode, and that
+     * dirty bits are lost: nothing but a full copy helps. */
     int (*logdirty_clean)(struct hv *hv, uint32_t domid, uint64_t *bitmap,
                           uint64_t end_gfn, bool final, struct err *e);
     /* Idempotent; fine when it is off already or the domain is gone. */
@@ -130,6 +132,9 @@ struct hv_ops {
     int (*suspend_open)(struct hv *hv, uint32_t domid, struct err *e);
     enum hv_suspend_path (*suspend_path)(struct hv *hv);
     /* Ask the guest to suspend and wait until it has, at most `deadline_ms`.
+     * A guest that took the request and is late is waited for (it runs, up to
+     * 25 s), and resumed as soon as it suspends: nobody else would do it. A
+     * guest that is paused, or that somebody else suspends, is HV_NOT_IN_TIME.
      * The caller has noted durably that it asks (I5). */
     enum hv_suspend_result (*suspend)(struct hv *hv, uint32_t domid,
                                       unsigned deadline_ms, struct err *e);
@@ -163,8 +168,10 @@ struct hv_ops {
     /* After the takeover: give the domain its real name. */
     int (*rename)(struct hv *hv, uint32_t domid, const char *name,
                   struct err *e);
-    /* Announce the VM's addresses (after unpause) is the guest's own job on
-     * resume (netfront); this destroys a domain, waits until it is gone. */
+    /* Destroy a domain and wait until it is gone; fine when it is gone
+     * already. One whose memory the caller has mapped is dead but not gone:
+     * unmap() first. (Announcing the VM's addresses after an unpause is the
+     * guest's own job on resume, netfront does it.) */
     int (*destroy)(struct hv *hv, uint32_t domid, struct err *e);
     /* Start the domain again from its configuration (reboot handling). */
     int (*create)(struct hv *hv, const void *blueprint, size_t len,

@@ -42,7 +42,7 @@ struct xen_suspend {
     int port;    /* our end of the event channel; -1: we poll */
     int lock_fd; /* libxc's lock of the suspend event channel */
     char control[64];
-    uint64_t late_until; /* asked, not answered, can't be withdrawn */
+    bool late; /* asked, never answered, could not be withdrawn */
 };
 
 /* Buffers for get_state(), allocated by its first call (xen_state.c). */

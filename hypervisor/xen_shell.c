@@ -9,8 +9,10 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/log.h"
 
+#define GONE_NS (5 * NS_PER_SEC)
 #define QUICK_S 60
 #define BUILD_S 180 /* hotplug scripts alone have 40 s a device */
 
@@ -173,18 +175,39 @@ int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e)
     return 0;
 }
 
+/* Xen keeps a dying domain until the last mapping of its memory is gone, ours
+ * included; it never runs again. */
+static void wait_gone(struct xen *x, uint32_t domid)
+{
+    struct timespec ts = {.tv_nsec = 20 * NS_PER_MS};
+    uint64_t until = clock_ns() + GONE_NS;
+    xc_domaininfo_t info;
+
+    while (xc_domain_getinfolist(x->xch, domid, 1, &info) == 1 &&
+           info.domain == domid) {
+        if (clock_ns() >= until) {
+            log_warn("domain %u is dead, and its memory still in use", domid);
+            return;
+        }
+        nanosleep(&ts, NULL);
+    }
+}
+
 int xen_destroy(struct hv *hv, uint32_t domid, struct err *e)
 {
     char id[16];
     xc_domaininfo_t info;
     struct err gone = ERR_INIT;
 
+    if (domid == 0)
+        return err_set(e, "domain 0 is not to be destroyed");
     if (xen_dominfo(xen_of(hv), domid, &info, &gone) && gone.kind == ERR_GONE)
         return 0;
     snprintf(id, sizeof id, "%u", domid);
     const char *argv[] = {"destroy", id, NULL};
     if (xen_xl(argv, NULL, 0, BUILD_S, NULL, NULL, e))
         return err_add(e, "destroy domain %u", domid);
+    wait_gone(xen_of(hv), domid);
     return 0;
 }
 

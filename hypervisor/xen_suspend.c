@@ -29,7 +29,7 @@
 #include "common/log.h"
 
 /* How long a guest that took a request may need to freeze its tasks, or to
- * give up (Linux: 20 s), before we may ask again. */
+ * give up on that (Linux: 20 s). */
 #define LATE_NS (25 * NS_PER_SEC)
 /* Between looks at the domain while an event is expected: it may also crash,
  * reboot or vanish, which raises no event of ours. */
@@ -94,8 +94,20 @@ static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline)
 
 /* --- Asking through xenstore --------------------------------------------- */
 
+static bool is_asked(struct xen *x, const char *control)
+{
+    CLEANUP_FREE char *value = xs_read(x->xs, XBT_NULL, control, NULL);
+
+    return value && strcmp(value, "suspend") == 0;
+}
+
 static int ask_xenstore(struct xen *x, struct err *e)
 {
+    if (is_asked(x, x->suspend.control))
+        return err_kind(e, ERR_TIMEOUT,
+                        "somebody else is suspending domain "
+                        "%u",
+                        x->suspend.domid);
     if (xs_write(x->xs, XBT_NULL, x->suspend.control, "suspend", 7))
         return 0;
     return err_sys(e, "write %s", x->suspend.control);
@@ -207,7 +219,7 @@ int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
     if (!x->xce && !(x->xce = xenevtchn_open(&x->log, 0)))
         return err_sys(e, "open Xen's event channels");
     s->domid = domid;
-    s->late_until = 0;
+    s->late = false;
     s->path = HV_SUSPEND_XENSTORE;
     snprintf(s->control, sizeof s->control, "/local/domain/%u/control/shutdown",
              domid);
@@ -240,10 +252,17 @@ static int ask(struct xen *x, struct err *e)
     return 0;
 }
 
+static int resume(struct xen *x, uint32_t domid, struct err *e)
+{
+    if (xc_domain_resume(x->xch, domid, 1))
+        return err_sys(e, "resume domain %u", domid);
+    return 0;
+}
+
 /* The deadline is over. A request in xenstore can be taken back unless the
- * guest has it already; then, and on the event channel, it may still suspend
- * later. It gets a little longer; after that the next suspend() waits for it
- * instead of asking again, and finds it suspended. */
+ * guest has it already; then, and on the event channel, the guest will suspend
+ * or give up. That is waited for, because nobody else would resume it; the
+ * guest runs meanwhile. */
 static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
                                        unsigned deadline_ms, struct err *e)
 {
@@ -251,14 +270,10 @@ static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
 
     err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms", domid,
              deadline_ms);
-    if (s->path == HV_SUSPEND_XENSTORE && withdraw(x, s->control)) {
-        s->late_until = 0;
+    if (s->path == HV_SUSPEND_XENSTORE && withdraw(x, s->control))
         return HV_NOT_IN_TIME;
-    }
-    if (!s->late_until)
-        s->late_until = clock_ns() + LATE_NS;
-    uint64_t more = deadline_ms < 500 ? deadline_ms : 500;
-    switch (wait_until(x, domid, clock_ns() + more * NS_PER_MS)) {
+    s->late = true;
+    switch (wait_until(x, domid, clock_ns() + LATE_NS)) {
     case SEEN_SHUT_DOWN:
         return HV_SHUT_DOWN;
     case SEEN_RUNNING:
@@ -266,8 +281,26 @@ static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
     case SEEN_SUSPENDED:
         break;
     }
-    s->late_until = 0;
-    return xen_resume(&x->hv, domid, e) ? HV_SUSPEND_ERROR : HV_NOT_IN_TIME;
+    s->late = false;
+    return resume(x, domid, e) ? HV_SUSPEND_ERROR : HV_NOT_IN_TIME;
+}
+
+/* Before asking: a guest that is stopped by somebody else is not ours to
+ * resume. */
+static bool may_ask(struct xen *x, uint32_t domid, struct err *e)
+{
+    xc_domaininfo_t info;
+
+    if (xen_dominfo(x, domid, &info, NULL))
+        return true; /* gone: found below */
+    if (info.flags & XEN_DOMINF_paused)
+        err_kind(e, ERR_TIMEOUT, "domain %u is paused", domid);
+    else if (look(x, domid) == SEEN_SUSPENDED)
+        err_kind(e, ERR_TIMEOUT, "domain %u is suspended by somebody else",
+                 domid);
+    else
+        return true;
+    return false;
 }
 
 enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
@@ -275,29 +308,28 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
 {
     struct xen *x = xen_of(hv);
     struct xen_suspend *s = &x->suspend;
-    uint64_t start = clock_ns();
-    xc_domaininfo_t info;
+    uint64_t deadline = clock_ns() + deadline_ms * NS_PER_MS;
+    struct err why = ERR_INIT;
 
     if (!s->open || s->domid != domid) {
         err_set(e, "suspend of domain %u was not prepared", domid);
         return HV_SUSPEND_ERROR;
     }
-    if (xen_dominfo(x, domid, &info, e))
-        return HV_SHUT_DOWN;
-    if (info.flags & XEN_DOMINF_paused) {
-        err_kind(e, ERR_TIMEOUT, "domain %u is paused", domid);
-        return HV_NOT_IN_TIME;
+    /* An answer to an earlier request is as good as one to a new one. */
+    if (!s->late || look(x, domid) != SEEN_SUSPENDED) {
+        if (!may_ask(x, domid, e))
+            return HV_NOT_IN_TIME;
+        if (look(x, domid) == SEEN_RUNNING && ask(x, &why)) {
+            err_kind(e, why.kind, "%s", why.text);
+            return why.kind == ERR_TIMEOUT ? HV_NOT_IN_TIME : HV_SUSPEND_ERROR;
+        }
     }
-    if (start >= s->late_until && look(x, domid) == SEEN_RUNNING) {
-        s->late_until = 0;
-        if (ask(x, e))
-            return HV_SUSPEND_ERROR;
-    }
-    switch (wait_until(x, domid, start + deadline_ms * NS_PER_MS)) {
+    switch (wait_until(x, domid, deadline)) {
     case SEEN_SUSPENDED:
-        s->late_until = 0;
+        s->late = false;
         return HV_SUSPENDED;
     case SEEN_SHUT_DOWN:
+        err_kind(e, ERR_GONE, "domain %u has shut down", domid);
         return HV_SHUT_DOWN;
     case SEEN_RUNNING:
         break;
@@ -307,27 +339,17 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
 
 int xen_resume(struct hv *hv, uint32_t domid, struct err *e)
 {
-    struct xen *x = xen_of(hv);
-
-    if (xc_domain_resume(x->xch, domid, 1))
-        return err_sys(e, "resume domain %u", domid);
-    return 0;
+    return resume(xen_of(hv), domid, e);
 }
 
-/* A guest that has our request and has not answered must not suspend after we
- * are gone: nobody would resume it. Linux gives up or suspends within 20 s. */
+/* A guest that answered after we had given up waiting. */
 static void late_settle(struct xen *x, uint32_t domid)
 {
-    struct xen_suspend *s = &x->suspend;
     struct err e = ERR_INIT;
 
-    if (!s->late_until)
-        return;
-    log_warn("domain %u: waiting for a suspend that it was asked for", domid);
-    if (wait_until(x, domid, s->late_until) == SEEN_SUSPENDED &&
-        xen_resume(&x->hv, domid, &e))
+    if (x->suspend.late && look(x, domid) == SEEN_SUSPENDED &&
+        resume(x, domid, &e))
         log_error("%s", e.text);
-    s->late_until = 0;
 }
 
 void xen_suspend_close(struct hv *hv, uint32_t domid)
@@ -366,5 +388,5 @@ int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
     if (wait_until(x, domid, clock_ns() + wait) != SEEN_SUSPENDED)
         return 0;
     log_warn("domain %u: resuming it, a predecessor had suspended it", domid);
-    return xen_resume(hv, domid, e);
+    return resume(x, domid, e);
 }
