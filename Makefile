@@ -32,7 +32,8 @@ TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
 SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
-.PHONY: all deps test test-all lint demo lab install clean help unit format
+.PHONY: all deps test test-all lint demo lab labprogs install clean help unit \
+        format
 all: $(PROGS)
 help:
 	@echo 'make all | deps | test | test-all T=PATTERN | lint | demo | lab |'
@@ -74,6 +75,9 @@ $(BUILD)/lab/%: $(BUILD)/tests/lab/%.o $(ARCHIVES)
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group \
 	    $(LDLIBS)
+LABPROGS := $(patsubst tests/lab/%.c,$(BUILD)/lab/%,\
+            $(wildcard tests/lab/*-test.c))
+labprogs: $(LABPROGS)
 
 deps:
 	@sh tests/deps.sh

@@ -42,10 +42,20 @@
  *    filter. A CPU that read the old target and was delayed carries a packet
  *    from before the stop: it arrives in bank x late, and leaves with n, or,
  *    when x is closed again, with a later epoch.
- * 5. A bank that can't be found (someone deleted the ifb) makes the redirect
- *    drop: it never falls through to the bridge. Someone who deletes the
- *    filter itself opens the vif; poll() finds that and says so.
+ * 5. A bank that is not there (someone deleted the ifb) makes the redirect
+ *    drop: nothing falls through to the bridge. Someone who deletes the filter
+ *    itself opens the vif; poll() and mark() find that and say so, and
+ *    netbuf_set_vifs() takes hold of it again.
  * What is not held: output of a vif between its hotplug and netbuf_set_vifs().
+ *
+ * Order. A vif's packets come out in the order they went in, with exceptions
+ * that lose and leak nothing: a bank that has not run empty 50 ms after its
+ * commit, when the next epoch is marked already; stragglers as in 4; packets
+ * around teardown.
+ *
+ * What mark() may wait for. All of traffic control is under the kernel's rtnl
+ * lock: another program's long operation on the network's configuration makes
+ * the guest's pause longer by its rest.
  *
  * Zero copy. Netback hands over packets whose data lie in the guest's pages,
  * and answers the guest when such a packet is freed. Held as it is, 256 of
@@ -84,8 +94,15 @@ struct netbuf_limits {
 /* A new device for one VM. Nothing on the host is changed yet. `tag` is part
  * of the names of what we create ("u3" gives u3-0a) and says what belongs to
  * this VM after a crash: 1 to 7 of [a-z0-9], unique on this host, the same for
- * every agent of this VM; derive it from the domain's number. *out is freed
- * with its `free` operation, which leaves the host as it is: see teardown. */
+ * every agent of this VM; derive it from the domain's number.
+ *
+ * Of its operations: setup takes hold of the interfaces. A mark that fails has
+ * changed nothing. commit of the same epoch again is fine; it returns when the
+ * output is out, after 50 ms at most. abort(release = false) drops what is
+ * held and goes on holding: nobody gave the right to more. teardown waits up
+ * to 2 s for what it releases. poll fails when an interface is not held any
+ * more; the load is still filled in. free leaves the host as it is, a plug
+ * stays closed: see teardown. */
 int netbuf_open(const char *tag, const struct netbuf_limits *limits,
                 struct checkpoint_device **out, struct err *e);
 
@@ -94,9 +111,10 @@ int netbuf_open(const char *tag, const struct netbuf_limits *limits,
  * whenever they changed. Before setup it notes the names only. Afterwards an
  * interface that is new, or was made again under the same name, is taken hold
  * of at once, and its output is held if the others' is; one that is no longer
- * named, or gone, is let go of: what it held is released if it exists. On an
- * error the interfaces that were taken before are still held; ERR_GONE: no
- * such interface, ERR_REFUSED: it has an ingress qdisc that is not ours. */
+ * named, or gone, is let go of, and what it held is dropped: nobody has
+ * acknowledged it. On an error the other interfaces are held all the same;
+ * ERR_GONE: no such interface, ERR_REFUSED: it has tc rules of somebody else,
+ * or of another agent of ours, living or dead. */
 int netbuf_set_vifs(struct checkpoint_device *d,
                     const char names[][NETBUF_NAME_MAX], int n, struct err *e);
 

@@ -1,0 +1,727 @@
+// SPDX-License-Identifier: Apache-2.0
+/* net-buffer on a real kernel: a network namespace of its own in a dom0, with
+ * veth pairs in the parts of vifs, a bridge, and an outside. Raw frames go in
+ * at the "guest" and are looked for on the outside. Needs root, ip, tc, bridge
+ * and the kernel modules; run by the lab's scenarios or by hand. TAP output.
+ *
+ *     g0 - v0 \                   g: guest, v: vif, o: outside
+ *     g1 - v1 - hub - p - o */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <arpa/inet.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "net-buffer/netbuf.h"
+
+#define TAG "t7"
+
+static int failures, count;
+static struct err err;
+
+static void fail(int line, const char *what)
+{
+    printf("# line %d: %s: %s\n", line, what, err.text);
+    failures++;
+}
+#define CHECK(x)                                                               \
+    do {                                                                       \
+        if (!(x))                                                              \
+            fail(__LINE__, #x);                                                \
+    } while (0)
+
+static int sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int sh(const char *fmt, ...)
+{
+    char cmd[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(cmd, sizeof cmd, fmt, ap);
+    va_end(ap);
+    return system(cmd);
+}
+
+struct frame {
+    uint8_t dst[6], src[6];
+    uint16_t type;
+    uint8_t magic[4];
+    uint32_t seq;
+    uint8_t data[1400];
+};
+
+static int raw_socket(const char *name)
+{
+    int fd = socket(AF_PACKET, SOCK_RAW, htons(0x0003)), big = 8 << 20;
+    struct sockaddr_ll a = {
+        .sll_family = AF_PACKET,
+        .sll_protocol = htons(0x0003),
+        .sll_ifindex = (int)if_nametoindex(name),
+    };
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a))
+        abort();
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &big, sizeof big);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof big);
+    return fd;
+}
+
+static int guest[2], outside;
+
+static bool send_frame(int g, uint16_t type, uint32_t seq, size_t size)
+{
+    struct frame f = {
+        .dst = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+        .src = {0x02, 0, 0, 0, 0, (uint8_t)(g + 1)},
+        .type = htons(type),
+        .magic = {'N', 'B', 'T', 1},
+        .seq = seq,
+    };
+
+    return send(guest[g], &f, size, 0) == (ssize_t)size;
+}
+
+/* The sequence number of the next frame of ours outside, or -1 when none came
+ * within the time; *type is its ethertype. */
+static int64_t receive(int bound_ms, uint16_t *type)
+{
+    uint64_t end = clock_ns() + (uint64_t)bound_ms * NS_PER_MS;
+    struct pollfd p = {outside, POLLIN, 0};
+    struct sockaddr_ll from;
+    struct frame f;
+
+    for (;;) {
+        socklen_t l = sizeof from;
+        ssize_t n = recvfrom(outside, &f, sizeof f, MSG_DONTWAIT,
+                             (struct sockaddr *)&from, &l);
+
+        if (n < 0) {
+            uint64_t now = clock_ns();
+
+            if (now >= end)
+                return -1;
+            poll(&p, 1, (int)((end - now) / NS_PER_MS) + 1);
+            continue;
+        }
+        if (n < 22 || from.sll_pkttype == PACKET_OUTGOING ||
+            memcmp(f.magic, "NBT\1", 4))
+            continue;
+        if (type)
+            *type = ntohs(f.type);
+        return f.seq;
+    }
+}
+
+/* Frames from..to come, in order, and then nothing for the moment. */
+static bool received(uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i <= to; i++) {
+        int64_t got = receive(3000, NULL);
+
+        if (got != i) {
+            printf("# frame %u expected, %lld came\n", i, (long long)got);
+            return false;
+        }
+    }
+    return receive(0, NULL) < 0;
+}
+
+static void send_all(int g, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i <= to; i++)
+        CHECK(send_frame(g, 0x0800, i, 100));
+}
+
+static struct checkpoint_device *d;
+
+static struct device_load load_now(void)
+{
+    struct device_load l;
+
+    CHECK(!d->ops->poll(d, &l, &err));
+    return l;
+}
+
+/* A packet sent is a packet queued: veth delivers before send() returns, or
+ * soon after. */
+static bool holds(uint64_t packets)
+{
+    for (int i = 0; i < 3000; i++) {
+        if (load_now().held_packets == packets)
+            return receive(0, NULL) < 0;
+        usleep(1000);
+    }
+    printf("# held %llu\n", (unsigned long long)load_now().held_packets);
+    return false;
+}
+
+static bool epoch(uint64_t n)
+{
+    return !d->ops->mark(d, n, &err);
+}
+static bool commit(uint64_t n)
+{
+    return !d->ops->commit(d, n, &err);
+}
+
+static const char one[1][NETBUF_NAME_MAX] = {"v0"};
+static const char two[2][NETBUF_NAME_MAX] = {"v0", "v1"};
+
+static void up(const struct netbuf_limits *l)
+{
+    d = NULL;
+    CHECK(!netbuf_open(TAG, l, &d, &err));
+    CHECK(!netbuf_set_vifs(d, one, 1, &err));
+    CHECK(!d->ops->setup(d, &err));
+}
+
+static bool host_clean(void)
+{
+    return sh("! ip -o link show type ifb | grep -q ' " TAG "-'") == 0 &&
+           sh("! tc qdisc show | grep -q ingress") == 0 &&
+           sh("! tc actions ls action mirred | grep -q index") == 0;
+}
+
+static void down(bool release)
+{
+    d->ops->teardown(d, release);
+    d->ops->teardown(d, release);
+    d->ops->free(d);
+    CHECK(host_clean());
+    while (receive(0, NULL) >= 0)
+        ;
+}
+
+static void every_protocol_passes_before_the_first_mark(void)
+{
+    static const uint16_t types[] = {0x0800, 0x86dd, 0x0806, 0x88b5, 0x8100};
+    uint16_t type = 0;
+
+    up(NULL);
+    for (uint32_t i = 0; i < 5; i++) {
+        CHECK(send_frame(0, types[i], i, 200));
+        CHECK(receive(3000, &type) == i && type == types[i]);
+    }
+    CHECK(sh("bridge fdb show br hub | grep '02:00:00:00:00:01' | "
+             "grep -q 'dev v0'") == 0);
+    down(true);
+}
+
+static void every_protocol_is_held_after_it(void)
+{
+    static const uint16_t types[] = {0x0800, 0x86dd, 0x0806, 0x88b5, 0x8100};
+    uint16_t type = 0;
+
+    up(NULL);
+    CHECK(epoch(1));
+    for (uint32_t i = 0; i < 5; i++)
+        CHECK(send_frame(0, types[i], i, 200));
+    CHECK(holds(5));
+    CHECK(commit(1));
+    CHECK(holds(5)); /* they are epoch 2's */
+    CHECK(epoch(2));
+    CHECK(holds(5));
+    CHECK(commit(2));
+    for (uint32_t i = 0; i < 5; i++)
+        CHECK(receive(3000, &type) == i && type == types[i]);
+    down(true);
+}
+
+static void commit_releases_what_came_before_its_mark(void)
+{
+    up(NULL);
+    CHECK(epoch(10) && commit(10));
+    for (uint32_t i = 0; i < 20; i++) {
+        send_all(0, 100 * i, 100 * i + 9);
+        CHECK(epoch(11 + i));
+        send_all(0, 100 * i + 10, 100 * i + 19);
+        CHECK(holds(20));
+        CHECK(commit(11 + i));
+        CHECK(received(100 * i, 100 * i + 9));
+        CHECK(holds(10));
+        CHECK(epoch(1000 + i) && commit(1000 + i));
+        CHECK(received(100 * i + 10, 100 * i + 19));
+    }
+    down(true);
+}
+
+static void wrong_orders_are_refused(void)
+{
+    up(NULL);
+    CHECK(d->ops->commit(d, 1, &err));
+    CHECK(epoch(1));
+    CHECK(d->ops->mark(d, 2, &err));
+    CHECK(d->ops->commit(d, 2, &err));
+    CHECK(commit(1) && commit(1));
+    err_clear(&err);
+    down(true);
+}
+
+static void overflow_drops_the_newest_and_counts(void)
+{
+    struct netbuf_limits l = {.hold_bytes_max = 10 * 1000, .early_packets = 5};
+
+    up(&l);
+    CHECK(epoch(1) && commit(1));
+    for (uint32_t i = 0; i < 15; i++)
+        send_frame(0, 0x0800, i, 1000);
+    CHECK(holds(10));
+    CHECK(load_now().dropped_packets == 5);
+    CHECK(load_now().held_bytes == 10000 && load_now().want_epoch);
+    CHECK(epoch(2));
+    CHECK(!load_now().want_epoch);
+    CHECK(commit(2) && received(0, 9));
+    CHECK(load_now().dropped_packets == 5);
+    down(true);
+}
+
+static void a_hotplugged_vif_is_held_too(void)
+{
+    up(NULL);
+    CHECK(epoch(1));
+    send_all(0, 0, 4);
+    CHECK(!netbuf_set_vifs(d, two, 2, &err));
+    send_all(1, 5, 9);
+    CHECK(holds(10));
+    CHECK(commit(1) && holds(10));
+    CHECK(epoch(2) && commit(2));
+    for (int i = 0; i < 10; i++)
+        CHECK(receive(3000, NULL) >= 0);
+    send_all(1, 20, 24);
+    CHECK(holds(5));
+    CHECK(!netbuf_set_vifs(d, one, 1, &err)); /* unplugged: dropped */
+    CHECK(holds(0));
+    CHECK(sh("! tc qdisc show dev v1 | grep -q ingress") == 0);
+    CHECK(sh("! ip link show " TAG "-1a 2>/dev/null") == 0);
+    down(true);
+}
+
+static void make_pair(int i)
+{
+    sh("ip link add v%d type veth peer name g%d", i, i);
+    sh("ip link set v%d master hub up; ip link set g%d up", i, i);
+    guest[i] = raw_socket(i ? "g1" : "g0");
+}
+
+static void a_vif_that_vanishes_is_no_error(void)
+{
+    up(NULL);
+    CHECK(!netbuf_set_vifs(d, two, 2, &err));
+    CHECK(epoch(1) && commit(1));
+    send_all(1, 0, 4);
+    send_all(0, 10, 14);
+    CHECK(holds(10));
+    close(guest[1]);
+    sh("ip link del v1");
+    CHECK(epoch(2));
+    CHECK(load_now().held_packets == 5);
+    CHECK(commit(2) && received(10, 14));
+    make_pair(1); /* again, under the same name */
+    CHECK(!netbuf_set_vifs(d, two, 2, &err));
+    send_all(1, 20, 24);
+    CHECK(holds(5));
+    CHECK(epoch(3) && commit(3) && received(20, 24));
+    down(true);
+}
+
+static void abort_releases_all_in_order_and_stops_holding(void)
+{
+    up(NULL);
+    CHECK(epoch(1) && commit(1));
+    send_all(0, 0, 499);
+    CHECK(epoch(2));
+    send_all(0, 500, 999);
+    CHECK(holds(1000));
+    CHECK(!d->ops->abort(d, true, &err));
+    CHECK(received(0, 999));
+    send_all(0, 1000, 1004);
+    CHECK(received(1000, 1004));
+    CHECK(epoch(3)); /* and again */
+    send_all(0, 2000, 2004);
+    CHECK(holds(5) && commit(3) && holds(5));
+    CHECK(!d->ops->abort(d, true, &err) && received(2000, 2004));
+    down(true);
+}
+
+static void abort_without_release_drops_and_holds_on(void)
+{
+    up(NULL);
+    CHECK(epoch(1));
+    send_all(0, 0, 4);
+    CHECK(holds(5));
+    CHECK(!d->ops->abort(d, false, &err));
+    CHECK(holds(0));
+    send_all(0, 5, 9);
+    CHECK(holds(5));
+    CHECK(epoch(2) && commit(2) && received(5, 9));
+    down(false);
+}
+
+static void teardown_releases_all_in_order(void)
+{
+    up(NULL);
+    CHECK(epoch(1) && commit(1));
+    send_all(0, 0, 999);
+    CHECK(epoch(2));
+    send_all(0, 1000, 1999);
+    CHECK(holds(2000));
+    d->ops->teardown(d, true);
+    CHECK(received(0, 1999));
+    send_all(0, 5000, 5001);
+    CHECK(received(5000, 5001));
+    down(true);
+}
+
+/* In a child that is killed, as a crash of the agent is. */
+static void crash_after(void (*what)(void))
+{
+    pid_t pid = fork();
+    int status;
+
+    if (!pid) {
+        what();
+        fflush(stdout);
+        if (failures)
+            _exit(1);
+        raise(SIGKILL);
+    }
+    waitpid(pid, &status, 0);
+    CHECK(WIFSIGNALED(status));
+}
+
+static void life_with_two_epochs(void)
+{
+    up(NULL);
+    CHECK(epoch(40) && commit(40));
+    send_all(0, 0, 4);
+    CHECK(epoch(41));
+    send_all(0, 5, 9);
+    CHECK(holds(10));
+}
+
+static void life_before_the_first_mark(void)
+{
+    up(NULL);
+}
+
+static void adopt_keeps_holding_until_told(void)
+{
+    struct netbuf_found f;
+    char tags[4][NETBUF_TAG_MAX + 1];
+
+    for (int how = 0; how < 3; how++) {
+        crash_after(life_with_two_epochs);
+        CHECK(receive(0, NULL) < 0);
+        CHECK(netbuf_list(tags, 4, &err) == 1 && !strcmp(tags[0], TAG));
+        CHECK(!netbuf_open(TAG, NULL, &d, &err));
+        CHECK(!netbuf_adopt(d, &f, &err));
+        CHECK(f.vifs == 1 && f.holding && f.epoch == 41);
+        CHECK(!netbuf_set_vifs(d, one, 1, &err) && !d->ops->setup(d, &err));
+        send_all(0, 10, 14);
+        CHECK(holds(15));
+        if (how == 0) {
+            CHECK(!d->ops->abort(d, true, &err) && received(0, 14));
+            send_all(0, 15, 15);
+            CHECK(received(15, 15));
+        } else if (how == 1) {
+            CHECK(commit(41) && received(0, 4) && holds(10));
+            CHECK(epoch(42) && commit(42) && received(5, 14));
+        }
+        down(how != 2);
+    }
+}
+
+static void adopt_before_the_first_mark_lets_flow(void)
+{
+    struct netbuf_found f;
+
+    crash_after(life_before_the_first_mark);
+    CHECK(!netbuf_open(TAG, NULL, &d, &err));
+    CHECK(!netbuf_adopt(d, &f, &err));
+    CHECK(f.vifs == 1 && !f.holding);
+    send_all(0, 0, 4);
+    CHECK(received(0, 4));
+    down(true);
+}
+
+static void leftovers_are_refused_then_cleaned(void)
+{
+    crash_after(life_with_two_epochs);
+    CHECK(!netbuf_open("x1", NULL, &d, &err));
+    CHECK(!netbuf_set_vifs(d, one, 1, &err));
+    CHECK(d->ops->setup(d, &err) && err.kind == ERR_REFUSED);
+    printf("# %s (%s)\n", err.text, err.hint);
+    d->ops->free(d);
+    CHECK(!netbuf_cleanup_leftovers(TAG, true, &err));
+    CHECK(received(0, 9));
+    CHECK(host_clean());
+    CHECK(!netbuf_cleanup_leftovers(TAG, true, &err));
+}
+
+static void leftovers_of_a_dead_guest_are_cleaned(void)
+{
+    crash_after(life_with_two_epochs);
+    close(guest[0]);
+    sh("ip link del v0");
+    CHECK(!netbuf_cleanup_leftovers(TAG, true, &err));
+    CHECK(host_clean());
+    make_pair(0);
+}
+
+static void foreign_rules_are_refused_by_name(void)
+{
+    static const char *const rules[] = {
+        "tc qdisc add dev v0 handle ffff: ingress; tc filter add dev v0 "
+        "parent ffff: protocol ip matchall action pass",
+        "tc qdisc add dev v0 clsact",
+    };
+
+    for (int i = 0; i < 2; i++) {
+        sh("%s", rules[i]);
+        CHECK(!netbuf_open(TAG, NULL, &d, &err));
+        CHECK(!netbuf_set_vifs(d, one, 1, &err));
+        CHECK(d->ops->setup(d, &err) && err.kind == ERR_REFUSED);
+        CHECK(strstr(err.text, "v0"));
+        printf("# %s (%s)\n", err.text, err.hint);
+        d->ops->free(d);
+        CHECK(sh("tc qdisc show dev v0 | grep -Eq 'ingress|clsact'") == 0);
+        sh("tc qdisc del dev v0 ingress");
+        CHECK(host_clean());
+    }
+    /* An empty one does nothing; a start of ours that was cut short leaves
+     * it. */
+    sh("tc qdisc add dev v0 handle ffff: ingress");
+    up(NULL);
+    down(true);
+}
+
+static void a_removed_filter_is_noticed_and_mended(void)
+{
+    struct device_load l;
+
+    up(NULL);
+    CHECK(epoch(1) && commit(1));
+    sh("tc filter del dev v0 parent ffff:");
+    CHECK(d->ops->poll(d, &l, &err));
+    printf("# %s (%s)\n", err.text, err.hint);
+    CHECK(d->ops->mark(d, 2, &err));
+    CHECK(!netbuf_set_vifs(d, one, 1, &err));
+    send_all(0, 0, 4);
+    CHECK(holds(5));
+    CHECK(epoch(2) && commit(2) && received(0, 4));
+    sh("ip link del " TAG "-0a; ip link del " TAG "-0b");
+    send_frame(0, 0x0800, 1, 100);
+    CHECK(d->ops->poll(d, &l, &err));
+    printf("# %s\n", err.text);
+    CHECK(receive(100, NULL) < 0); /* dropped, not leaked */
+    down(true);
+}
+
+static void check_says_yes(void)
+{
+    CHECK(!netbuf_check(&err));
+    CHECK(host_clean());
+}
+
+/* A guest that sends without end, also during the marks: nothing sent after a
+ * mark is seen before the next commit, nothing is lost, all is in order. */
+static atomic_uint sent, allowed;
+static atomic_bool stop;
+
+static void *flood(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&stop)) {
+        uint32_t s = atomic_fetch_add(&sent, 1);
+
+        while (!send_frame(0, 0x0800, s, 200))
+            sched_yield();
+        if (s % 16 == 0)
+            usleep(200);
+    }
+    return NULL;
+}
+
+static uint32_t leaked, lost, next;
+
+static void *watch(void *arg)
+{
+    int64_t s;
+
+    (void)arg;
+    while ((s = receive(2000, NULL)) >= 0) {
+        if (s >= atomic_load(&allowed))
+            leaked++;
+        if (s != next)
+            lost++;
+        next = (uint32_t)s + 1;
+    }
+    return NULL;
+}
+
+static void a_flood_never_leaks(void)
+{
+    uint64_t end = clock_ns() + 5 * NS_PER_SEC;
+    pthread_t f, w;
+    uint64_t n = 0;
+
+    up(NULL);
+    CHECK(epoch(++n) && commit(n));
+    pthread_create(&w, NULL, watch, NULL);
+    pthread_create(&f, NULL, flood, NULL);
+    while (clock_ns() < end) {
+        uint32_t boundary;
+
+        usleep((useconds_t)(n % 7) * 1000);
+        if (!epoch(++n))
+            fail(__LINE__, "mark");
+        boundary = atomic_load(&sent);
+        usleep((useconds_t)(n % 5) * 500);
+        atomic_store(&allowed, boundary);
+        CHECK(commit(n));
+    }
+    atomic_store(&stop, true);
+    pthread_join(f, NULL);
+    atomic_store(&allowed, UINT32_MAX);
+    CHECK(epoch(++n) && commit(n));
+    pthread_join(w, NULL);
+    printf("# %llu epochs, %u packets\n", (unsigned long long)n,
+           atomic_load(&sent));
+    CHECK(leaked == 0);
+    CHECK(lost == 0);
+    CHECK(next == atomic_load(&sent));
+    CHECK(load_now().dropped_packets == 0);
+    down(true);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void show(const char *what, uint64_t *t, int n)
+{
+    qsort(t, (size_t)n, sizeof *t, by_value);
+    printf("# %s: median %llu us, p99 %llu us, max %llu us\n", what,
+           (unsigned long long)t[n / 2] / 1000,
+           (unsigned long long)t[n * 99 / 100] / 1000,
+           (unsigned long long)t[n - 1] / 1000);
+}
+
+static void latencies(void)
+{
+    enum { N = 500 };
+    static uint64_t m[N], c[N], p[N];
+
+    up(NULL);
+    CHECK(epoch(1) && commit(1));
+    for (uint32_t i = 0; i < N; i++) {
+        uint64_t t0, t1, t2, t3;
+
+        send_all(0, i * 10, i * 10 + 9);
+        t0 = clock_ns();
+        CHECK(epoch(i + 2));
+        t1 = clock_ns();
+        CHECK(commit(i + 2));
+        t2 = clock_ns();
+        load_now();
+        t3 = clock_ns();
+        m[i] = t1 - t0;
+        c[i] = t2 - t1;
+        p[i] = t3 - t2;
+        CHECK(received(i * 10, i * 10 + 9));
+    }
+    show("mark", m, N);
+    show("commit of 10 packets", c, N);
+    show("poll", p, N);
+    down(true);
+}
+
+static void run(const char *name, void (*test)(void))
+{
+    int before = failures;
+
+    err_clear(&err);
+    test();
+    printf("%sok %d - %s\n", failures > before ? "not " : "", ++count, name);
+    fflush(stdout);
+}
+#define RUN(t) run(#t, t)
+
+static void build_network(void)
+{
+    if (unshare(CLONE_NEWNET))
+        abort();
+    sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 "
+       "net.ipv6.conf.default.disable_ipv6=1");
+    sh("ip link add hub type bridge forward_delay 0 mcast_snooping 0; "
+       "ip link set hub up");
+    sh("ip link add p type veth peer name o; ip link set p master hub up; "
+       "ip link set o up");
+    make_pair(0);
+    make_pair(1);
+    outside = raw_socket("o");
+}
+
+/* The bridge's ports forward as soon as their carrier is noticed. */
+static void wait_for_bridge(void)
+{
+    int tries = 0;
+
+    for (;; tries++) {
+        send_frame(0, 0x0800, 1, 100);
+        send_frame(1, 0x0800, 2, 100);
+        if (receive(100, NULL) >= 0 && receive(100, NULL) >= 0)
+            break;
+        if (tries == 100) {
+            printf("Bail out! the test network does not work\n");
+            exit(1);
+        }
+    }
+    while (receive(50, NULL) >= 0)
+        ;
+}
+
+int main(void)
+{
+    log_setup("netbuf-test", LOG_WARN);
+    build_network();
+    wait_for_bridge();
+    RUN(check_says_yes);
+    RUN(every_protocol_passes_before_the_first_mark);
+    RUN(every_protocol_is_held_after_it);
+    RUN(commit_releases_what_came_before_its_mark);
+    RUN(wrong_orders_are_refused);
+    RUN(overflow_drops_the_newest_and_counts);
+    RUN(a_hotplugged_vif_is_held_too);
+    RUN(a_vif_that_vanishes_is_no_error);
+    RUN(abort_releases_all_in_order_and_stops_holding);
+    RUN(abort_without_release_drops_and_holds_on);
+    RUN(teardown_releases_all_in_order);
+    RUN(adopt_keeps_holding_until_told);
+    RUN(adopt_before_the_first_mark_lets_flow);
+    RUN(leftovers_are_refused_then_cleaned);
+    RUN(leftovers_of_a_dead_guest_are_cleaned);
+    RUN(foreign_rules_are_refused_by_name);
+    RUN(a_removed_filter_is_noticed_and_mended);
+    RUN(a_flood_never_leaks);
+    RUN(latencies);
+    printf("1..%d\n", count);
+    return failures != 0;
+}
