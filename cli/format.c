@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Answers as text for people; see format.h. */
+#include "cli/format.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/cli.h"
+
+void format_bytes(char out[24], long long n)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+    double v = (double)n / 1024;
+    size_t u = 0;
+
+    if (n < 1024) {
+        snprintf(out, 24, "%lld B", n);
+        return;
+    }
+    for (; v >= 1023.95 && u < 4; u++)
+        v /= 1024;
+    snprintf(out, 24, v < 99.95 ? "%.1f %s" : "%.0f %s", v, units[u]);
+}
+
+void format_us(char out[24], long long us)
+{
+    if (us < 1000)
+        snprintf(out, 24, "%lld us", us);
+    else if (us < 99950)
+        snprintf(out, 24, "%.1f ms", (double)us / 1e3);
+    else if (us < 9999500)
+        snprintf(out, 24, "%.0f ms", (double)us / 1e3);
+    else
+        snprintf(out, 24, "%.0f s", (double)us / 1e6);
+}
+
+void format_rate(char out[24], long long bits_per_s)
+{
+    double v = (double)bits_per_s;
+
+    if (v >= 1e9)
+        snprintf(out, 24, "%.1f Gbit/s", v / 1e9);
+    else if (v >= 1e6)
+        snprintf(out, 24, "%.0f Mbit/s", v / 1e6);
+    else
+        snprintf(out, 24, "%.0f kbit/s", v / 1e3);
+}
+
+static void format_ms(char out[24], long long ms)
+{
+    format_us(out, ms * 1000);
+}
+
+/* --- Tables ------------------------------------------------------------- */
+
+/* Text of a numeric member, "-" without one. */
+static void cell(char out[24], const json_t *o, const char *key,
+                 void (*as)(char out[24], long long v))
+{
+    const json_t *v = json_object_get(o, key);
+
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        snprintf(out, 24, "-");
+    else if (as)
+        as(out, json_integer_value(v));
+    else
+        snprintf(out, 24, "%lld", (long long)json_integer_value(v));
+}
+
+static int widest(const json_t *list, const char *key, int least)
+{
+    size_t i;
+    json_t *o;
+
+    json_array_foreach(list, i, o)
+    {
+        int n = (int)strlen(cli_text(o, key, "-"));
+        if (n > least)
+            least = n;
+    }
+    return least;
+}
+
+void format_status_table(FILE *f, const json_t *list)
+{
+    int name = widest(list, "name", 20), peer = widest(list, "peer", 8);
+    size_t i;
+    json_t *o;
+
+    fprintf(f, "%-*s %5s %-11s %-7s %-*s %8s %8s %8s %8s\n", name, "Name", "ID",
+            "State", "Role", peer, "Peer", "Epoch", "Interval", "Pause", "Lag");
+    json_array_foreach(list, i, o)
+    {
+        char id[24], epoch[24], interval[24], pause[24], lag[24];
+        cell(id, o, "domid", NULL);
+        cell(epoch, o, "epoch", NULL);
+        cell(interval, o, "interval_ms", format_ms);
+        cell(pause, json_object_get(o, "pause_us"), "median", format_us);
+        cell(lag, o, "lag_ms", format_ms);
+        fprintf(f, "%-*s %5s %-11s %-7s %-*s %8s %8s %8s %8s\n", name,
+                cli_text(o, "name", "?"), id, cli_text(o, "state", "?"),
+                cli_text(o, "role", "?"), peer, cli_text(o, "peer", "-"), epoch,
+                interval, pause, lag);
+    }
+}
+
+void format_peers(FILE *f, const json_t *list)
+{
+    int name = widest(list, "name", 12), address = widest(list, "address", 15);
+    size_t i;
+    json_t *o;
+
+    fprintf(f, "%-*s %-*s %5s %-5s %-8s %s\n", name, "Name", address, "Address",
+            "Port", "State", "Heard", "Pin");
+    json_array_foreach(list, i, o)
+    {
+        bool up = json_is_true(json_object_get(o, "up"));
+        char port[24], heard[24];
+        cell(port, o, "port", NULL);
+        cell(heard, o, "heard_ms", format_ms);
+        fprintf(f, "%-*s %-*s %5s %-5s %-8s %.16s\n", name,
+                cli_text(o, "name", "?"), address, cli_text(o, "address", "?"),
+                port, up ? "up" : "down", heard, cli_text(o, "pin", "?"));
+        if (!up && cli_text(o, "reason", "")[0])
+            fprintf(f, "  %s\n", cli_text(o, "reason", ""));
+    }
+}
+
+/* --- One VM ------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static void
+line(FILE *f, const char *label, const char *fmt, ...)
+{
+    va_list ap;
+
+    fprintf(f, "%-15s ", label);
+    va_start(ap, fmt);
+    vfprintf(f, fmt, ap);
+    va_end(ap);
+    fputc('\n', f);
+}
+
+/* "median 1.2 ms, p99 2.3 ms": those members that are there. */
+static void statistic(FILE *f, const char *label, const json_t *vm,
+                      const char *key, void (*as)(char out[24], long long v))
+{
+    static const char *const parts[] = {"median", "p99", "max", "last"};
+    const json_t *o = json_object_get(vm, key);
+    char text[160] = "";
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char value[24];
+        if (!json_object_get(o, parts[i]))
+            continue;
+        cell(value, o, parts[i], as);
+        size_t n = strlen(text);
+        snprintf(text + n, sizeof text - n, "%s%s %s", n ? ", " : "", parts[i],
+                 value);
+    }
+    if (text[0])
+        line(f, label, "%s", text);
+}
+
+static void identity(FILE *f, const json_t *vm)
+{
+    const char *reason = cli_text(vm, "reason", "");
+    long long heard = cli_number(vm, "peer_heard_ms", -1);
+    char ago[24];
+
+    line(f, "Name:", "%s", cli_text(vm, "name", "?"));
+    line(f, "UUID:", "%s", cli_text(vm, "uuid", "?"));
+    if (cli_number(vm, "domid", -1) >= 0)
+        line(f, "Domain:", "%lld", cli_number(vm, "domid", -1));
+    line(f, "State:", "%s%s%s", cli_text(vm, "state", "?"),
+         reason[0] ? ": " : "", reason);
+    line(f, "Role:", "%s", cli_text(vm, "role", "?"));
+    format_ms(ago, heard);
+    if (heard >= 0)
+        line(f, "Peer:", "%s, heard %s ago", cli_text(vm, "peer", "?"), ago);
+    else
+        line(f, "Peer:", "%s", cli_text(vm, "peer", "?"));
+    line(f, "Arbiter:", "%s", cli_text(vm, "arbiter", "?"));
+    if (json_object_get(vm, "generation"))
+        line(f, "Generation:", "%lld", cli_number(vm, "generation", 0));
+}
+
+static void epochs(FILE *f, const json_t *vm)
+{
+    char lag[24], interval[24], timeout[24];
+
+    cell(lag, vm, "lag_ms", format_ms);
+    cell(interval, vm, "interval_ms", format_ms);
+    cell(timeout, vm, "timeout_ms", format_ms);
+    if (json_object_get(vm, "epoch"))
+        line(f, "Epoch:", "%lld, committed %s ago", cli_number(vm, "epoch", 0),
+             lag);
+    line(f, "Interval:", "%s", interval);
+    if (timeout[0] != '-')
+        line(f, "Timeout:", "%s", timeout);
+    statistic(f, "Pause:", vm, "pause_us", format_us);
+    statistic(f, "  suspend", vm, "suspend_us", format_us);
+    statistic(f, "  copy", vm, "copy_us", format_us);
+    statistic(f, "  state", vm, "state_us", format_us);
+    statistic(f, "  resume", vm, "resume_us", format_us);
+    if (json_object_get(vm, "suspend"))
+        line(f, "Suspended by:", "%s", cli_text(vm, "suspend", "?"));
+    statistic(f, "Dirty pages:", vm, "dirty_pages", NULL);
+    statistic(f, "Epoch size:", vm, "epoch_bytes", format_bytes);
+}
+
+static void totals(FILE *f, const json_t *vm)
+{
+    const json_t *takeover = json_object_get(vm, "takeover");
+    char a[24], b[24];
+
+    if (json_object_get(vm, "bytes_sent")) {
+        format_bytes(a, cli_number(vm, "bytes_sent", 0));
+        line(f, "Sent:", "%s in %lld epochs, %lld skipped", a,
+             cli_number(vm, "epochs", 0), cli_number(vm, "skipped", 0));
+    }
+    if (json_object_get(vm, "held_bytes")) {
+        format_bytes(a, cli_number(vm, "held_bytes", 0));
+        line(f, "Held output:", "%s in %lld packets, %lld dropped", a,
+             cli_number(vm, "held_packets", 0),
+             cli_number(vm, "dropped_packets", 0));
+    }
+    if (json_is_object(takeover)) {
+        cell(a, takeover, "detect_ms", format_ms);
+        cell(b, takeover, "total_ms", format_ms);
+        line(f, "Takeover:", "noticed after %s, running after %s", a, b);
+    }
+}
+
+static void sync_text(char *out, size_t size, const json_t *sync)
+{
+    long long done = cli_number(sync, "done_bytes", 0);
+    long long total = cli_number(sync, "total_bytes", 0);
+    long long rate = cli_number(sync, "rate_bps", 0);
+    char a[24], b[24], c[24], d[24];
+
+    format_bytes(a, done);
+    format_bytes(b, total);
+    format_rate(c, rate);
+    format_us(d, cli_number(sync, "left_s", 0) * 1000000);
+    int percent = total > 0 ? (int)((double)done * 100. / (double)total) : 0;
+    if (rate > 0)
+        snprintf(out, size, "%s of %s (%d%%), %s, %s left", a, b,
+                 percent > 100 ? 100 : percent, c, d);
+    else
+        snprintf(out, size, "%s of %s", a, b);
+}
+
+void format_status(FILE *f, const json_t *vm)
+{
+    const json_t *sync = json_object_get(vm, "sync");
+    char text[160];
+
+    identity(f, vm);
+    epochs(f, vm);
+    totals(f, vm);
+    if (json_is_object(sync)) {
+        sync_text(text, sizeof text, sync);
+        line(f, "Copied:", "%s", text);
+    }
+}
+
+void format_progress(FILE *f, const json_t *vm)
+{
+    const json_t *sync = json_object_get(vm, "sync");
+    const char *reason = cli_text(vm, "reason", "");
+    char text[160];
+
+    fprintf(f, "%s: %s", cli_text(vm, "name", "?"), cli_text(vm, "state", "?"));
+    if (json_is_object(sync)) {
+        sync_text(text, sizeof text, sync);
+        fprintf(f, ", %s", text);
+    } else if (reason[0]) {
+        fprintf(f, ", %s", reason);
+    }
+}
+
+void format_event(FILE *f, const json_t *event)
+{
+    long long ms = cli_number(event, "time_ms", 0);
+    time_t t = (time_t)(ms / 1000);
+    const char *vm = cli_text(event, "vm", "");
+    const char *state = cli_text(event, "state", NULL);
+    const char *text = cli_text(event, "text", "");
+    char when[32];
+    struct tm tm;
+
+    localtime_r(&t, &tm);
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
+    fprintf(f, "%s.%03lld %-12s ", when, ms % 1000, vm[0] ? vm : "-");
+    if (state)
+        fprintf(f, "%s (was %s)", state, cli_text(event, "previous", "?"));
+    else
+        fprintf(f, "%s", cli_text(event, "event", "?"));
+    fprintf(f, "%s%s\n", text[0] ? ": " : "", text);
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Answers of the daemon as text for people. Pure: from JSON to a stream,
+ * nothing else is looked at (times of day are local, TZ decides). */
+#ifndef CLI_FORMAT_H
+#define CLI_FORMAT_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+/* "12.3 MiB"; "1.2 ms", "200 ms", "3.4 s" from microseconds; out[24]. */
+void format_bytes(char out[24], long long n);
+void format_us(char out[24], long long us);
+/* "94 Mbit/s" */
+void format_rate(char out[24], long long bits_per_s);
+
+/* One line a VM, in the manner of `xl list`, with a head line. */
+void format_status_table(FILE *f, const json_t *list);
+/* Everything that is known of one VM; what is missing has no line. */
+void format_status(FILE *f, const json_t *vm);
+/* One line: state, and how far the copy is. No newline. */
+void format_progress(FILE *f, const json_t *vm);
+/* One line an event. */
+void format_event(FILE *f, const json_t *event);
+void format_peers(FILE *f, const json_t *list);
+
+#endif

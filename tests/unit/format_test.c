@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The CLI's text, from fixed JSON: the golden form is in here. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cli/cli.h"
+#include "cli/format.h"
+
+static const char protected_vm[] =
+    "{\"name\":\"web\",\"uuid\":\"0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9\","
+    "\"domid\":3,\"role\":\"primary\",\"state\":\"Protected\","
+    "\"peer\":\"birch\",\"arbiter\":\"none\",\"generation\":1,"
+    "\"epoch\":1523,\"interval_ms\":200,\"timeout_ms\":1000,"
+    "\"pause_us\":{\"median\":1234,\"p99\":2310,\"max\":104000,"
+    "\"last\":870},"
+    "\"suspend_us\":{\"median\":400,\"p99\":900},"
+    "\"copy_us\":{\"median\":600,\"p99\":1100},"
+    "\"resume_us\":{\"median\":90,\"p99\":200},"
+    "\"dirty_pages\":{\"median\":120,\"last\":99},"
+    "\"epoch_bytes\":{\"median\":491520,\"last\":405504},"
+    "\"bytes_sent\":1288490188,\"epochs\":1523,\"skipped\":3,"
+    "\"held_bytes\":12288,\"held_packets\":8,\"dropped_packets\":0,"
+    "\"lag_ms\":180,\"suspend\":\"event channel\",\"sync\":null,"
+    "\"peer_heard_ms\":12,\"takeover\":null,\"reason\":\"\"}";
+
+static const char backup_vm[] =
+    "{\"name\":\"a-rather-long-name-of-a-vm\",\"uuid\":\"u\",\"domid\":-1,"
+    "\"role\":\"backup\",\"state\":\"TakenOver\",\"peer\":\"alder\","
+    "\"arbiter\":\"none\",\"interval_ms\":200,"
+    "\"takeover\":{\"detect_ms\":980,\"total_ms\":1013},"
+    "\"reason\":\"alder was silent\"}";
+
+static const char syncing_vm[] =
+    "{\"name\":\"web\",\"state\":\"Syncing\",\"sync\":{\"done_bytes\":"
+    "536870912,\"total_bytes\":1073741824,\"rate_bps\":94000000,"
+    "\"left_s\":46}}";
+
+static json_t *parse(const char *text)
+{
+    json_t *j = json_loads(text, 0, NULL);
+
+    assert_non_null(j);
+    return j;
+}
+
+static void assert_prints(void (*print)(FILE *, const json_t *), json_t *j,
+                          const char *expected)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+
+    print(f, j);
+    fclose(f);
+    assert_string_equal(text, expected);
+    free(text);
+    json_decref(j);
+}
+
+static void the_table_has_a_line_for_each_vm(void **state)
+{
+    json_t *list = json_array();
+
+    (void)state;
+    json_array_append_new(list, parse(protected_vm));
+    json_array_append_new(list, parse(backup_vm));
+    assert_prints(format_status_table, list,
+                  "Name                          ID State       Role    "
+                  "Peer        Epoch Interval    Pause      Lag\n"
+                  "web                            3 Protected   primary "
+                  "birch        1523   200 ms   1.2 ms   180 ms\n"
+                  "a-rather-long-name-of-a-vm     - TakenOver   backup  "
+                  "alder           -   200 ms        -        -\n");
+}
+
+static void an_empty_table_is_its_head(void **state)
+{
+    (void)state;
+    assert_prints(format_status_table, json_array(),
+                  "Name                    ID State       Role    Peer     "
+                  "   Epoch Interval    Pause      Lag\n");
+}
+
+static void the_details_name_every_field(void **state)
+{
+    (void)state;
+    assert_prints(
+        format_status, parse(protected_vm),
+        "Name:           web\n"
+        "UUID:           0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9\n"
+        "Domain:         3\n"
+        "State:          Protected\n"
+        "Role:           primary\n"
+        "Peer:           birch, heard 12.0 ms ago\n"
+        "Arbiter:        none\n"
+        "Generation:     1\n"
+        "Epoch:          1523, committed 180 ms ago\n"
+        "Interval:       200 ms\n"
+        "Timeout:        1000 ms\n"
+        "Pause:          median 1.2 ms, p99 2.3 ms, max 104 ms, last 870 us\n"
+        "  suspend       median 400 us, p99 900 us\n"
+        "  copy          median 600 us, p99 1.1 ms\n"
+        "  resume        median 90 us, p99 200 us\n"
+        "Suspended by:   event channel\n"
+        "Dirty pages:    median 120, last 99\n"
+        "Epoch size:     median 480 KiB, last 396 KiB\n"
+        "Sent:           1.2 GiB in 1523 epochs, 3 skipped\n"
+        "Held output:    12.0 KiB in 8 packets, 0 dropped\n");
+}
+
+static void a_takeover_is_accounted_for(void **state)
+{
+    (void)state;
+    assert_prints(format_status, parse(backup_vm),
+                  "Name:           a-rather-long-name-of-a-vm\n"
+                  "UUID:           u\n"
+                  "State:          TakenOver: alder was silent\n"
+                  "Role:           backup\n"
+                  "Peer:           alder\n"
+                  "Arbiter:        none\n"
+                  "Interval:       200 ms\n"
+                  "Takeover:       noticed after 980 ms, running after 1013 "
+                  "ms\n");
+}
+
+static void progress_shows_rate_and_time_left(void **state)
+{
+    (void)state;
+    assert_prints(format_progress, parse(syncing_vm),
+                  "web: Syncing, 512 MiB of 1.0 GiB (50%), 94 Mbit/s, 46 s "
+                  "left");
+}
+
+static void events_are_one_line_each(void **state)
+{
+    (void)state;
+    setenv("TZ", "UTC", 1);
+    assert_prints(
+        format_event,
+        parse("{\"seq\":1,\"time_ms\":1700000000042,\"event\":\"state\","
+              "\"vm\":\"web\",\"state\":\"Protected\",\"previous\":"
+              "\"Syncing\",\"text\":\"in sync\"}"),
+        "2023-11-14 22:13:20.042 web          Protected (was Syncing): in "
+        "sync\n");
+    assert_prints(format_event,
+                  parse("{\"time_ms\":1700000000042,\"event\":\"host-up\","
+                        "\"vm\":\"\",\"text\":\"session to birch is up\"}"),
+                  "2023-11-14 22:13:20.042 -            host-up: session to "
+                  "birch is up\n");
+}
+
+static void peers_that_are_down_say_why(void **state)
+{
+    (void)state;
+    assert_prints(
+        format_peers,
+        parse("[{\"name\":\"birch\",\"address\":\"10.0.5.2\",\"port\":7788,"
+              "\"pin\":\"0123456789abcdef0123\",\"up\":true,\"heard_ms\":7,"
+              "\"reason\":\"\"},"
+              "{\"name\":\"cedar\",\"address\":\"10.0.5.3\",\"port\":7788,"
+              "\"pin\":\"ffff\",\"up\":false,\"heard_ms\":-1,"
+              "\"reason\":\"no session to cedar: refused\"}]"),
+        "Name         Address          Port State Heard    Pin\n"
+        "birch        10.0.5.2         7788 up    7.0 ms   "
+        "0123456789abcdef\n"
+        "cedar        10.0.5.3         7788 down  -        ffff\n"
+        "  no session to cedar: refused\n");
+}
+
+static void junk_does_no_harm(void **state)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    json_t *j = parse("{\"name\":3,\"sync\":7,\"pause_us\":[],\"domid\":\"x\","
+                      "\"takeover\":true,\"epoch\":null}");
+    json_t *list = json_pack("[O i s]", j, 3, "x");
+
+    (void)state;
+    format_status(f, j);
+    format_progress(f, j);
+    format_event(f, j);
+    format_status_table(f, list);
+    format_peers(f, list);
+    fclose(f);
+    assert_true(n > 0);
+    free(text);
+    json_decref(list);
+    json_decref(j);
+}
+
+static void numbers_have_human_units(void **state)
+{
+    char out[24];
+    static const struct {
+        long long n;
+        const char *bytes, *us;
+    } cases[] = {
+        {0, "0 B", "0 us"},
+        {1023, "1023 B", "1.0 ms"},
+        {1024, "1.0 KiB", "1.0 ms"},
+        {1048575, "1.0 MiB", "1049 ms"},
+        {104857600, "100 MiB", "105 s"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        format_bytes(out, cases[i].n);
+        assert_string_equal(out, cases[i].bytes);
+        format_us(out, cases[i].n);
+        assert_string_equal(out, cases[i].us);
+    }
+    format_rate(out, 999);
+    assert_string_equal(out, "1 kbit/s");
+    format_rate(out, 9400000000);
+    assert_string_equal(out, "9.4 Gbit/s");
+}
+
+static void durations_have_units(void **state)
+{
+    (void)state;
+    assert_int_equal(cli_duration_ms("200"), 200);
+    assert_int_equal(cli_duration_ms("200ms"), 200);
+    assert_int_equal(cli_duration_ms("1.5s"), 1500);
+    assert_int_equal(cli_duration_ms("fast"), -1);
+    assert_int_equal(cli_duration_ms("-1s"), -1);
+    assert_int_equal(cli_duration_ms("3h"), -1);
+    assert_int_equal(cli_duration_ms(""), -1);
+    assert_int_equal(cli_duration_ms("nan"), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_table_has_a_line_for_each_vm),
+        cmocka_unit_test(an_empty_table_is_its_head),
+        cmocka_unit_test(the_details_name_every_field),
+        cmocka_unit_test(a_takeover_is_accounted_for),
+        cmocka_unit_test(progress_shows_rate_and_time_left),
+        cmocka_unit_test(events_are_one_line_each),
+        cmocka_unit_test(peers_that_are_down_say_why),
+        cmocka_unit_test(junk_does_no_harm),
+        cmocka_unit_test(numbers_have_human_units),
+        cmocka_unit_test(durations_have_units),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
