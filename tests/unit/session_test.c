@@ -1,0 +1,849 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Sessions between two keys on loopback: who is let in, what travels, how it
+ * ends. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include <openssl/ssl.h>
+
+#include "common/clock.h"
+#include "link/session_priv.h"
+#include "tests/lib/link_pair.h"
+
+static struct pair p;
+
+static int set_up(void **state)
+{
+    (void)state;
+    pair_init(&p);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    pair_free(&p);
+    return 0;
+}
+
+/* --- Who is let in ----------------------------------------------------------
+ */
+
+static void two_known_keys_open_a_session(void **state)
+{
+    struct link_stats st;
+
+    (void)state;
+    pair_open(&p);
+    assert_int_equal(p.a.ready, 1);
+    assert_int_equal(p.b.ready, 1);
+    assert_string_equal(link_peer_name(p.a.s), "birch");
+    assert_string_equal(link_peer_name(p.b.s), "alder");
+    assert_true(pin_equal(link_peer_pin(p.b.s), link_key_pin(p.alder.key)));
+    link_stats(p.b.s, &st);
+    assert_true(st.heard_ns && st.ready_ns && st.bytes_received > WIRE_HEADER);
+    assert_int_equal(strncmp(st.cipher, "TLS_", 4), 0);
+}
+
+static void a_server_with_another_key_is_refused(void **state)
+{
+    char pin[PIN_TEXT];
+
+    (void)state;
+    p.alder_wants = link_key_pin(p.alder.key);
+    pair_connect(&p);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.a.ready + p.b.ready, 0);
+    assert_int_equal(p.a.why.kind, ERR_REFUSED);
+    pin_format(link_key_pin(p.birch.key), pin);
+    assert_non_null(strstr(p.a.why.text, pin)); /* what it showed */
+    pin_format(link_key_pin(p.alder.key), pin);
+    assert_non_null(strstr(p.a.why.text, pin)); /* what was expected */
+    assert_non_null(strstr(p.a.why.hint, "understudy peer add birch"));
+    /* and the server hears why */
+    assert_int_equal(p.b.why.kind, ERR_REFUSED);
+    assert_non_null(strstr(p.b.why.text, "does not know this host's key"));
+}
+
+static void an_unknown_client_is_refused(void **state)
+{
+    char pin[PIN_TEXT];
+
+    (void)state;
+    p.birch_knows = link_key_pin(p.birch.key);
+    pair_connect(&p);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.b.ready, 0);
+    pin_format(link_key_pin(p.alder.key), pin);
+    assert_int_equal(p.b.why.kind, ERR_REFUSED);
+    assert_non_null(strstr(p.b.why.text, "unknown key"));
+    assert_non_null(strstr(p.b.why.text, pin));
+    assert_non_null(strstr(p.b.why.hint, "understudy peer add"));
+    /* the client learns that, and its own pin to type over there */
+    assert_int_equal(p.a.why.kind, ERR_REFUSED);
+    assert_non_null(strstr(p.a.why.text, "does not know this host's key"));
+    assert_non_null(strstr(p.a.why.hint, pin));
+}
+
+static void refused_client_that_talks_still_learns_why(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        pair_free(&p);
+        pair_init(&p);
+        p.birch_knows = link_key_pin(p.birch.key);
+        pair_connect(&p);
+        while (!p.a.ready && !p.a.closed)
+            ev_run(EV_DEFAULT, EVRUN_ONCE);
+        for (int k = 0; k < 8 && p.a.s; k++)
+            send_hello(&p.a, WIRE_PRIMARY);
+        assert_true(run_until(both_closed, &p));
+        assert_int_equal(p.a.why.kind, ERR_REFUSED);
+    }
+}
+
+/* --- Strangers --------------------------------------------------------------
+ */
+
+/* birch as the server on one end; returns the other, blocking. */
+static int stranger(void)
+{
+    int fd[2];
+
+    tcp_pair(fd);
+    assert_int_equal(link_accept(EV_DEFAULT, p.birch.tls, fd[0], WIRE_VM,
+                                 lookup_one, (void *)(uintptr_t)p.birch_knows,
+                                 &side_callbacks, &p.b, &p.b.s, NULL),
+                     0);
+    return fd[1];
+}
+
+/* Handshake of a hand-made client, in small steps beside the loop. */
+static SSL *stranger_connect(int fd, SSL_CTX *ctx)
+{
+    SSL *ssl = SSL_new(ctx);
+
+    SSL_set_fd(ssl, fd);
+    SSL_set_connect_state(ssl);
+    for (int i = 0; i < 1000 && !p.b.closed; i++) {
+        if (SSL_do_handshake(ssl) == 1 && p.b.ready)
+            break;
+        ev_run(EV_DEFAULT, EVRUN_NOWAIT);
+    }
+    return ssl;
+}
+
+static void a_client_with_tls_1_2_is_refused(void **state)
+{
+    int fd = stranger();
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+
+    (void)state;
+    SSL_CTX_set_max_proto_version(ctx, TLS1_2_VERSION);
+    SSL *ssl = stranger_connect(fd, ctx);
+    assert_true(run_until(b_closed, &p));
+    assert_int_equal(p.b.ready, 0);
+    assert_non_null(strstr(p.b.why.text, "does not speak TLS 1.3"));
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    close(fd);
+}
+
+static void a_client_without_a_key_is_refused(void **state)
+{
+    int fd = stranger();
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+
+    (void)state;
+    SSL *ssl = stranger_connect(fd, ctx);
+    assert_true(run_until(b_closed, &p));
+    assert_int_equal(p.b.ready, 0);
+    assert_int_equal(p.b.why.kind, ERR_REFUSED);
+    assert_non_null(strstr(p.b.why.text, "presented no key"));
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    close(fd);
+}
+
+static void no_session_can_be_resumed(void **state)
+{
+    int fd = stranger();
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    char byte;
+
+    (void)state;
+    SSL_CTX_use_certificate(ctx, SSL_CTX_get0_certificate(p.alder.tls->ctx));
+    SSL_CTX_use_PrivateKey(ctx, SSL_CTX_get0_privatekey(p.alder.tls->ctx));
+    SSL *ssl = stranger_connect(fd, ctx);
+    assert_int_equal(p.b.ready, 1);
+    for (int i = 0; i < 20; i++)
+        ev_run(EV_DEFAULT, EVRUN_NOWAIT);
+    assert_int_equal(SSL_read(ssl, &byte, 1), -1); /* takes in tickets */
+    assert_false(SSL_SESSION_is_resumable(SSL_get_session(ssl)));
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    close(fd);
+}
+
+static void plaintext_instead_of_tls_is_refused(void **state)
+{
+    static const char text[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    int fd = stranger();
+
+    (void)state;
+    assert_int_equal(write(fd, text, sizeof text), sizeof text);
+    assert_true(run_until(b_closed, &p));
+    assert_int_equal(p.b.ready, 0);
+    assert_non_null(strstr(p.b.why.text, "does not speak TLS"));
+    close(fd);
+}
+
+static void random_bytes_instead_of_tls_are_survived(void **state)
+{
+    uint8_t bytes[512];
+
+    (void)state;
+    srand(1);
+    for (int i = 0; i < 200; i++) {
+        int fd = stranger();
+        for (size_t k = 0; k < sizeof bytes; k++)
+            bytes[k] = (uint8_t)rand();
+        if (i & 1)
+            memcpy(bytes, "\x16\x03\x01\x01\x00\x01", 6); /* nearly */
+        assert_int_equal(write(fd, bytes, sizeof bytes), sizeof bytes);
+        shutdown(fd, SHUT_WR);
+        p.b.closed = 0;
+        assert_true(run_until(b_closed, &p));
+        assert_int_equal(p.b.closed, 1);
+        assert_true(p.b.why.text[0]);
+        close(fd);
+    }
+    assert_int_equal(p.b.ready, 0);
+    assert_int_equal(p.birch.tls->handshakes, 0);
+}
+
+static void a_connection_that_ends_at_once_is_reported(void **state)
+{
+    int fd = stranger();
+
+    (void)state;
+    close(fd);
+    assert_true(run_until(b_closed, &p));
+    assert_int_equal(p.b.why.kind, ERR_GONE);
+}
+
+static void handshakes_are_bounded_in_number(void **state)
+{
+    struct side many[HANDSHAKES_MAX] = {0};
+    struct err e = ERR_INIT;
+    int fd[HANDSHAKES_MAX][2], over[2];
+
+    (void)state;
+    for (int i = 0; i < HANDSHAKES_MAX; i++) {
+        tcp_pair(fd[i]);
+        assert_int_equal(link_accept(EV_DEFAULT, p.birch.tls, fd[i][0], WIRE_VM,
+                                     lookup_one, NULL, &side_callbacks,
+                                     &many[i], &many[i].s, NULL),
+                         0);
+    }
+    tcp_pair(over);
+    assert_int_equal(link_accept(EV_DEFAULT, p.birch.tls, over[0], WIRE_VM,
+                                 lookup_one, NULL, &side_callbacks, &p.b,
+                                 &p.b.s, &e),
+                     -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    close(over[1]);
+    for (int i = 0; i < HANDSHAKES_MAX; i++) {
+        side_free(&many[i]);
+        close(fd[i][1]);
+    }
+    assert_int_equal(p.birch.tls->handshakes, 0);
+}
+
+static void aes_is_used_only_when_both_have_it(void **state)
+{
+    struct link_stats st;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        pair_free(&p);
+        pair_init(&p);
+        assert_int_equal(tls_set_ciphers(p.alder.tls, i & 1), 0);
+        assert_int_equal(tls_set_ciphers(p.birch.tls, i & 2), 0);
+        pair_open(&p);
+        link_stats(p.a.s, &st);
+        assert_string_equal(st.cipher, i == 3 ? "TLS_AES_128_GCM_SHA256"
+                                              : "TLS_CHACHA20_POLY1305_SHA256");
+    }
+}
+
+/* --- What travels -----------------------------------------------------------
+ */
+
+static bool b_has_pages(void *want)
+{
+    return p.b.bytes >= *(uint64_t *)want;
+}
+
+static void the_largest_record_arrives_whole(void **state)
+{
+    uint8_t *data = malloc(WIRE_PAYLOAD_MAX);
+    uint64_t want = WIRE_PAYLOAD_MAX;
+
+    (void)state;
+    for (size_t i = 0; i < WIRE_PAYLOAD_MAX; i++)
+        data[i] = (uint8_t)(i * 2654435761u >> 24);
+    pair_open(&p);
+    p.b.bytes = 0;
+    link_send(p.a.s, WIRE_PAGES, data, WIRE_PAYLOAD_MAX);
+    link_send(p.a.s, WIRE_COMMIT, NULL, 0);
+    assert_true(link_queued_bytes(p.a.s) > WIRE_PAYLOAD_MAX);
+    assert_true(run_until(b_has_pages, &want));
+    assert_int_equal(p.b.types[1], WIRE_PAGES);
+    if (p.b.records == 2)
+        assert_memory_equal(p.b.last.data, data, WIRE_PAYLOAD_MAX);
+    assert_int_equal(p.a.drained, 1);
+    assert_int_equal(link_queued_bytes(p.a.s) > WIRE_HEADER, 0);
+    free(data);
+}
+
+static bool b_has_records(void *want)
+{
+    return p.b.records >= *(unsigned *)want || p.b.closed;
+}
+
+static void an_empty_payload_is_a_record(void **state)
+{
+    unsigned want = 3;
+
+    (void)state;
+    pair_open(&p);
+    link_send(p.a.s, WIRE_PAGES, NULL, 0);
+    link_send(p.a.s, WIRE_COMMIT, NULL, 0);
+    assert_true(run_until(b_has_records, &want));
+    assert_int_equal(p.b.types[1], WIRE_PAGES);
+    assert_int_equal(p.b.types[2], WIRE_COMMIT);
+    assert_int_equal(p.b.last.len, 0);
+}
+
+static void an_urgent_record_overtakes_bulk(void **state)
+{
+    static uint8_t bulk[WIRE_BULK_CHUNK];
+    struct wire_beat beat = {.seq = 1};
+    struct buf b = {0};
+    unsigned want = 42;
+
+    (void)state;
+    pair_open(&p);
+    beat_put(&b, &beat);
+    for (int i = 0; i < 40; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    ev_run(EV_DEFAULT, EVRUN_NOWAIT); /* the first has begun */
+    link_send_urgent(p.a.s, WIRE_BEAT, b.data, b.len);
+    assert_true(run_until(b_has_records, &want));
+    unsigned at = 1;
+    while (at < want && p.b.types[at] != WIRE_BEAT)
+        at++;
+    /* what had begun, and what went in the turns until then, goes first */
+    assert_true(at < 8);
+    assert_int_equal(p.b.records, 42);
+    buf_free(&b);
+}
+
+static void beats_get_through_a_slow_line(void **state)
+{
+    static uint8_t bulk[WIRE_BULK_CHUNK];
+    struct wire_beat beat = {.seq = 1};
+    struct buf b = {0};
+    unsigned want = 2 + 10 * 40;
+
+    (void)state;
+    pair_open(&p);
+    beat_put(&b, &beat);
+    for (int i = 0; i < 120; i++) /* 30 MiB wait all the time */
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    unsigned sent = 0, worst = 0;
+    while (sent < 50 && p.b.records < 110) {
+        unsigned before = p.b.records;
+        link_send_urgent(p.a.s, WIRE_BEAT, b.data, b.len);
+        p.b.last.len = 0;
+        for (int i = 0; i < 1000 && p.b.last.len != b.len; i++)
+            ev_run(EV_DEFAULT, EVRUN_ONCE);
+        assert_int_equal(p.b.last.len, b.len);
+        unsigned passed = p.b.records - before - 1;
+        worst = passed > worst ? passed : worst;
+        sent++;
+    }
+    (void)want;
+    assert_true(sent >= 5);
+    /* socket buffers of loopback hold some records, the queue holds 120 */
+    assert_true(worst < 30);
+    buf_free(&b);
+}
+
+static void the_key_is_renewed_while_data_flows(void **state)
+{
+    static uint8_t bulk[WIRE_BULK_CHUNK];
+    unsigned want = 41;
+
+    (void)state;
+    p.alder.tls->rekey_bytes = 1 << 20; /* 10 times */
+    p.birch.tls->rekey_bytes = 100;
+    pair_open(&p);
+    for (int i = 0; i < 40; i++) {
+        memset(bulk, i, sizeof bulk);
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+        link_send(p.b.s, WIRE_ACK, bulk, 64);
+    }
+    assert_true(run_until(b_has_records, &want));
+    assert_int_equal(p.b.closed, 0);
+    assert_int_equal(p.b.last.data[sizeof bulk - 1], 39);
+    assert_int_equal(p.a.closed, 0);
+}
+
+static void a_held_session_delivers_nothing_and_then_all(void **state)
+{
+    static uint8_t bulk[WIRE_BULK_CHUNK];
+    unsigned want = 17;
+
+    (void)state;
+    pair_open(&p);
+    link_hold(p.b.s, true);
+    for (int i = 0; i < 16; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    run_for(0.1);
+    assert_int_equal(p.b.records, 1);
+    link_hold(p.b.s, false);
+    assert_true(run_until(b_has_records, &want));
+    assert_int_equal(p.b.records, 17);
+}
+
+static void hold_on_first(struct side *me, uint32_t type)
+{
+    if (type == WIRE_PAGES)
+        link_hold(me->s, true);
+}
+
+static void hold_takes_effect_inside_the_callback(void **state)
+{
+    unsigned want = 3;
+
+    (void)state;
+    pair_open(&p);
+    p.b.on_record = hold_on_first;
+    for (int i = 0; i < 3; i++)
+        link_send(p.a.s, WIRE_PAGES, "x", 1);
+    run_for(0.05);
+    assert_int_equal(p.b.records, 2);
+    /* the other records may be inside TLS already: no event of the socket */
+    link_hold(p.b.s, false);
+    assert_true(run_until(b_has_records, &want));
+    assert_int_equal(p.b.records, 3);
+}
+
+static unsigned ticks;
+
+static void on_tick(struct ev_loop *loop, struct ev_timer *w, int events)
+{
+    (void)loop;
+    (void)w;
+    (void)events;
+    ticks++;
+}
+
+static void bulk_does_not_starve_other_watchers(void **state)
+{
+    static uint8_t bulk[1 << 20];
+    struct ev_timer tick;
+    unsigned want = 61, iterations = 0;
+
+    (void)state;
+    pair_open(&p);
+    for (int i = 0; i < 60; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    ticks = 0;
+    ev_timer_init(&tick, on_tick, 0.0001, 0.0001);
+    ev_timer_start(EV_DEFAULT, &tick);
+    while (p.b.records < want && iterations < 100000) {
+        ev_run(EV_DEFAULT, EVRUN_ONCE);
+        iterations++;
+    }
+    ev_timer_stop(EV_DEFAULT, &tick);
+    /* 60 MiB in turns of 256 KiB each way */
+    assert_true(iterations >= 200);
+    assert_true(ticks >= 100);
+}
+
+/* --- Violations -------------------------------------------------------------
+ */
+
+/* Send bytes from a that its own encoder would never make. */
+static void send_raw(struct side *from, uint32_t type, uint32_t length,
+                     uint64_t reserved, size_t payload)
+{
+    static uint8_t zeroes[1024];
+    struct chunk *c = chunk_new(type, zeroes, payload);
+
+    put_le32(c->data + 4, length);
+    put_le64(c->data + 8, reserved);
+    from->s->queued += c->len;
+    queue_put(&from->s->bulk, c);
+    session_output_due(from->s);
+}
+
+static void expect_violation(const char *sentence)
+{
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.a.closed, 1);
+    assert_int_equal(p.b.closed, 1);
+    assert_int_equal(p.b.why.kind, ERR_FAILED);
+    assert_non_null(strstr(p.b.why.text, "alder"));
+    assert_non_null(strstr(p.b.why.text, "broke the protocol"));
+    assert_non_null(strstr(p.b.why.text, sentence));
+    /* the one who did it is told */
+    assert_non_null(strstr(p.a.why.text, "refused"));
+    assert_non_null(strstr(p.a.why.text, sentence));
+}
+
+static void an_oversized_record_ends_the_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, WIRE_PAGES, WIRE_PAYLOAD_MAX + 1, 0, 100);
+    expect_violation("more than");
+    assert_int_equal(p.b.records, 1);
+}
+
+static void an_oversized_control_record_ends_the_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, WIRE_BEAT, 0xffffffff, 0, 0);
+    expect_violation("BEAT");
+}
+
+static void an_unknown_type_ends_the_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, 99, 0, 0, 0);
+    expect_violation("unknown type 99");
+}
+
+static void reserved_bits_end_the_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, WIRE_COMMIT, 0, 1, 0);
+    expect_violation("reserved");
+}
+
+static void a_type_of_the_other_kind_ends_the_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, WIRE_REQUEST, 4, 0, 4);
+    expect_violation("REQUEST");
+}
+
+static void a_record_before_hello_ends_the_session(void **state)
+{
+    (void)state;
+    pair_connect(&p);
+    while (!p.a.ready || !p.b.ready)
+        ev_run(EV_DEFAULT, EVRUN_ONCE);
+    link_send(p.a.s, WIRE_COMMIT, NULL, 0);
+    expect_violation("before HELLO");
+    assert_int_equal(p.b.records, 0);
+}
+
+static void a_second_hello_ends_the_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_hello(&p.a, WIRE_PRIMARY);
+    expect_violation("second HELLO");
+}
+
+static void a_flood_behind_a_violation_does_not_hide_the_reason(void **state)
+{
+    static uint8_t bulk[1 << 20];
+
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, 99, 0, 0, 0);
+    for (int i = 0; i < 20; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    expect_violation("unknown type 99");
+}
+
+static void a_refusal_reaches_the_other_side_as_its_error(void **state)
+{
+    struct err why = {ERR_REFUSED, "no room for the VM", "add memory"};
+
+    (void)state;
+    pair_open(&p);
+    link_fail(p.b.s, &why);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.a.why.kind, ERR_REFUSED);
+    assert_non_null(strstr(p.a.why.text, "no room for the VM"));
+    assert_non_null(strstr(p.a.why.text, "birch"));
+    assert_string_equal(p.a.why.hint, "add memory");
+    assert_string_equal(p.b.why.text, "no room for the VM");
+    assert_int_equal(p.a.records, 1); /* not delivered as a record */
+}
+
+static void sending_an_illegal_record_ends_the_own_session(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    link_send(p.a.s, WIRE_REQUEST, "{}", 2);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.a.why.kind, ERR_FAILED);
+    assert_int_equal(p.b.why.kind, ERR_GONE);
+}
+
+/* --- Ends -------------------------------------------------------------------
+ */
+
+static void closing_delivers_all_that_was_queued(void **state)
+{
+    static uint8_t bulk[1 << 20];
+
+    (void)state;
+    pair_open(&p);
+    for (int i = 0; i < 20; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    link_close(p.a.s, 5000);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.b.records, 21);
+    assert_int_equal(p.a.why.kind, 0);
+    assert_int_equal(p.b.why.kind, ERR_GONE);
+    assert_non_null(strstr(p.b.why.text, "closed the session"));
+}
+
+static void both_may_close_at_once(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    link_close(p.a.s, 1000);
+    link_close(p.b.s, 1000);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.a.why.kind, 0);
+    assert_int_equal(p.b.why.kind, 0);
+}
+
+static void closing_gives_up_when_the_peer_does_not_read(void **state)
+{
+    static uint8_t bulk[1 << 20];
+    uint64_t start = clock_ns();
+
+    (void)state;
+    pair_open(&p);
+    link_hold(p.b.s, true);
+    for (int i = 0; i < 60; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    link_close(p.a.s, 100);
+    assert_true(run_until(a_closed, &p));
+    assert_int_equal(p.a.why.kind, ERR_TIMEOUT);
+    assert_true(clock_ns() - start < 5 * NS_PER_SEC);
+}
+
+static void a_goodbye_is_reported_with_its_text(void **state)
+{
+    struct buf b = {0};
+
+    (void)state;
+    pair_open(&p);
+    bye_put(&b, "the host shuts down");
+    link_send(p.a.s, WIRE_BYE, b.data, b.len);
+    link_close(p.a.s, 1000);
+    buf_free(&b);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.b.why.kind, ERR_GONE);
+    assert_non_null(strstr(p.b.why.text, "the host shuts down"));
+    assert_int_equal(p.a.why.kind, 0);
+}
+
+static void an_end_without_goodbye_is_a_loss(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    shutdown(p.a.s->fd, SHUT_WR);
+    assert_true(run_until(b_closed, &p));
+    assert_int_equal(p.b.why.kind, ERR_GONE);
+    assert_non_null(strstr(p.b.why.text, "lost"));
+    assert_non_null(strstr(p.b.why.text, "alder"));
+}
+
+static void a_record_cut_by_the_end_is_not_delivered(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    send_raw(&p.a, WIRE_PAGES, 2000, 0, 1000);
+    link_close(p.a.s, 1000);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.b.records, 1);
+    assert_int_equal(p.b.closed, 1);
+    assert_int_equal(p.b.why.kind, ERR_GONE);
+}
+
+static void aborting_reports_the_given_reason_once(void **state)
+{
+    struct err why = {ERR_TIMEOUT, "nothing heard for a second", ""};
+
+    (void)state;
+    pair_open(&p);
+    link_abort(p.a.s, &why);
+    link_abort(p.a.s, NULL);
+    assert_int_equal(p.a.closed, 0); /* never from inside the call */
+    link_send(p.a.s, WIRE_COMMIT, NULL, 0);
+    assert_true(run_until(both_closed, &p));
+    run_for(0.05);
+    assert_int_equal(p.a.closed, 1);
+    assert_int_equal(p.b.closed, 1);
+    assert_string_equal(p.a.why.text, "nothing heard for a second");
+}
+
+static void abort_me(struct side *me, uint32_t type)
+{
+    if (type == WIRE_PAGES)
+        link_abort(me->s, NULL);
+}
+
+static void aborting_inside_a_callback_stops_delivery(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    p.b.on_record = abort_me;
+    for (int i = 0; i < 5; i++)
+        link_send(p.a.s, WIRE_PAGES, "x", 1);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.b.records, 2);
+    assert_int_equal(p.b.closed, 1);
+}
+
+static void drop_me(struct side *me, uint32_t type)
+{
+    if (type != WIRE_PAGES)
+        return;
+    link_drop(me->s);
+    me->s = NULL;
+}
+
+static void dropping_inside_a_callback_is_the_last_word(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    p.b.on_record = drop_me;
+    for (int i = 0; i < 5; i++)
+        link_send(p.a.s, WIRE_PAGES, "x", 1);
+    assert_true(run_until(a_closed, &p));
+    run_for(0.05);
+    assert_int_equal(p.b.records, 2);
+    assert_int_equal(p.b.closed, 0);
+}
+
+static void drop_me_when_ready(struct side *me)
+{
+    link_drop(me->s);
+    me->s = NULL;
+}
+
+static void dropping_when_ready_is_safe(void **state)
+{
+    (void)state;
+    p.b.on_ready = drop_me_when_ready;
+    pair_connect(&p);
+    assert_true(run_until(a_closed, &p));
+    assert_int_equal(p.b.ready, 1);
+    assert_int_equal(p.b.closed, 0);
+}
+
+static void drop_me_when_closed(struct side *me)
+{
+    link_drop(me->s); /* harmless: it is on its way out */
+    link_abort(me->s, NULL);
+}
+
+static void all_calls_are_allowed_inside_closed(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    p.a.on_closed = drop_me_when_closed;
+    link_abort(p.a.s, NULL);
+    assert_true(run_until(a_closed, &p));
+    assert_int_equal(p.a.closed, 1);
+}
+
+static void too_much_queued_ends_the_session(void **state)
+{
+    static uint8_t bulk[1 << 20];
+
+    (void)state;
+    pair_open(&p);
+    link_hold(p.b.s, true);
+    for (unsigned i = 0; i < LINK_QUEUE_MAX / sizeof bulk + 1; i++)
+        link_send(p.a.s, WIRE_PAGES, bulk, sizeof bulk);
+    assert_true(run_until(a_closed, &p));
+    assert_non_null(strstr(p.a.why.text, "wait to be sent"));
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(two_known_keys_open_a_session),
+        T(a_server_with_another_key_is_refused),
+        T(an_unknown_client_is_refused),
+        T(refused_client_that_talks_still_learns_why),
+        T(a_client_with_tls_1_2_is_refused),
+        T(a_client_without_a_key_is_refused),
+        T(no_session_can_be_resumed),
+        T(plaintext_instead_of_tls_is_refused),
+        T(random_bytes_instead_of_tls_are_survived),
+        T(a_connection_that_ends_at_once_is_reported),
+        T(handshakes_are_bounded_in_number),
+        T(aes_is_used_only_when_both_have_it),
+        T(the_largest_record_arrives_whole),
+        T(an_empty_payload_is_a_record),
+        T(an_urgent_record_overtakes_bulk),
+        T(beats_get_through_a_slow_line),
+        T(the_key_is_renewed_while_data_flows),
+        T(a_held_session_delivers_nothing_and_then_all),
+        T(hold_takes_effect_inside_the_callback),
+        T(bulk_does_not_starve_other_watchers),
+        T(an_oversized_record_ends_the_session),
+        T(an_oversized_control_record_ends_the_session),
+        T(an_unknown_type_ends_the_session),
+        T(reserved_bits_end_the_session),
+        T(a_type_of_the_other_kind_ends_the_session),
+        T(a_record_before_hello_ends_the_session),
+        T(a_second_hello_ends_the_session),
+        T(a_flood_behind_a_violation_does_not_hide_the_reason),
+        T(a_refusal_reaches_the_other_side_as_its_error),
+        T(sending_an_illegal_record_ends_the_own_session),
+        T(closing_delivers_all_that_was_queued),
+        T(both_may_close_at_once),
+        T(closing_gives_up_when_the_peer_does_not_read),
+        T(a_goodbye_is_reported_with_its_text),
+        T(an_end_without_goodbye_is_a_loss),
+        T(a_record_cut_by_the_end_is_not_delivered),
+        T(aborting_reports_the_given_reason_once),
+        T(aborting_inside_a_callback_stops_delivery),
+        T(dropping_inside_a_callback_is_the_last_word),
+        T(dropping_when_ready_is_safe),
+        T(all_calls_are_allowed_inside_closed),
+        T(too_much_queued_ends_the_session),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
