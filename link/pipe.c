@@ -104,6 +104,14 @@ void pipe_session_gone(struct link_pipe *p)
     ticket_set(p, 0);
 }
 
+void pipe_shut(struct link_pipe *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->ticket = 0;
+    pthread_cond_broadcast(&p->room);
+    pthread_mutex_unlock(&p->lock);
+}
+
 struct chunk *pipe_take(struct link_pipe *p)
 {
     pthread_mutex_lock(&p->lock);

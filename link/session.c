@@ -357,6 +357,8 @@ void link_close(struct link_session *s, unsigned bound_ms)
         return;
     }
     s->state = S_CLOSING;
+    if (s->pipe)
+        pipe_shut(s->pipe); /* or closing would never come to an end */
     session_deadline(s, bound_ms / 1000.);
     session_again(s);
 }

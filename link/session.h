@@ -43,7 +43,9 @@ struct link_callbacks {
      * learns it from `closed`: rely on the peer's HELLO, not on this. */
     void (*ready)(struct link_session *s, void *arg);
     /* One whole record; the payload is valid during the call only. Only types
-     * that are legal in this session's kind arrive, in legal lengths. */
+     * that are legal in this session's kind arrive, in legal lengths, HELLO
+     * first and once. REFUSE and BYE do not come here: they end the session,
+     * and what they say is in `why`. */
     void (*record)(struct link_session *s, uint32_t type,
                    const uint8_t *payload, size_t len, void *arg);
     /* The queue was at or above LINK_HIGH_WATER and fell below
@@ -113,9 +115,9 @@ void link_hold(struct link_session *s, bool hold);
 
 /* --- Ending ------------------------------------------------------------ */
 
-/* Send what is queued (a pipe's bytes too), say goodbye in TLS, and wait for
- * the peer's end, all within bound_ms; then `closed`. Records that still
- * arrive are dropped. */
+/* Send what is queued (a pipe's bytes too; its sender gets ERR_GONE from now
+ * on), say goodbye in TLS, and wait for the peer's end, all within bound_ms;
+ * then `closed`. Records that still arrive are dropped. */
 void link_close(struct link_session *s, unsigned bound_ms);
 /* End at once: nothing more is sent or delivered; `closed` comes from the loop
  * with `why` (copied), or with a plain ERR_GONE when NULL. */

@@ -153,5 +153,7 @@ int tls_set_ciphers(struct link_tls *tls, bool has_aes);
 struct chunk *pipe_take(struct link_pipe *p);
 bool pipe_waiting(struct link_pipe *p);
 void pipe_session_gone(struct link_pipe *p);
+/* The sender gets ERR_GONE from now on; what it queued stays, to be sent. */
+void pipe_shut(struct link_pipe *p);
 
 #endif
