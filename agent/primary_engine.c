@@ -127,7 +127,7 @@ int primary_engine_open(struct primary *p, struct err *e)
 
 static void on_committing(struct primary *p)
 {
-    if (p->a->lease.state == LEASE_FREE)
+    if (p->a->lease.state == LEASE_FREE && p->phase != PH_ENDING)
         agent_lease_event(p->a, LEASE_EV_COMMIT);
 }
 
@@ -204,6 +204,9 @@ static void on_guest_down(struct primary *p, enum hv_shutdown down)
 
 static void on_event(struct primary *p, const struct engine_event *ev)
 {
+    /* What it said before it heard that it has to stop is of no interest. */
+    if (p->phase == PH_ENDING && ev->type != ENGINE_STOPPED)
+        return;
     switch (ev->type) {
     case ENGINE_SYNC_PROGRESS:
         on_progress(p, ev);

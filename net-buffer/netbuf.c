@@ -107,6 +107,10 @@ static int netbuf_mark(struct checkpoint_device *d, uint64_t epoch,
 
     if (!b->up)
         return err_set(e, "the network buffer is not set up");
+    /* The engine took this epoch again, after a lost session: what came since
+     * the first time stays in the active bank and leaves one epoch later. */
+    if (b->marked && b->marked_epoch == epoch)
+        return 0;
     if (b->marked)
         return err_set(e, "network output of epoch %llu is not committed yet",
                        (unsigned long long)b->marked_epoch);
