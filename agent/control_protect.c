@@ -46,9 +46,8 @@ static void protect_end(struct protect *p, const struct err *why)
     vm_ask_cancel(p->call);
     ev_timer_stop(p->d->loop, &p->tick);
     if (why) {
-        daemon_event(p->d, "not-protected",
-                     p->rec.name[0] ? p->rec.name : p->vm_name, "%s",
-                     why->text);
+        if (p->claimed)
+            daemon_event(p->d, "not-protected", p->rec.name, "%s", why->text);
         op_fail(p->op, why);
     } else {
         op_reply(p->op, json_pack("{ss ss}", "uuid", p->rec.uuid, "name",

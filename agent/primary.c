@@ -84,7 +84,7 @@ void primary_failed(struct primary *p, const struct err *why)
     }
     if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
         if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
-        agent_state(a, VM_DEGRADED, "%s", why->text);
+            agent_state(a, VM_DEGRADED, "%s", why->text);
     primary_retry(p, backoff(p));
     primary_phase(p, PH_WAIT);
 }

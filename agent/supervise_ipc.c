@@ -194,14 +194,18 @@ static void on_state(struct vm *vm, json_t *msg)
 
 static void on_event(struct vm *vm, json_t *msg)
 {
-    if (!strcmp(json_text(msg, "event", ""), "failed")) {
+    const char *name = json_text(msg, "event", "");
+
+    if (!strcmp(name, "failed")) {
         err_kind(&vm->failure, ipc_kind_parse(json_text(msg, "kind", NULL)),
                  "%s", json_text(msg, "text", "failed"));
         if (json_text(msg, "hint", "")[0])
             err_hint(&vm->failure, "%s", json_text(msg, "hint", ""));
     }
     json_object_set_new(msg, "vm", json_string(vm->rec.name));
-    events_add(&vm->d->events, msg);
+    /* Many, and of no interest afterwards. */
+    if (strcmp(name, "progress"))
+        events_add(&vm->d->events, msg);
     supervise_tell(vm, VM_NEWS_EVENT, msg);
 }
 

@@ -237,12 +237,16 @@ static void sync_text(char *out, size_t size, const json_t *sync)
     long long done = cli_number(sync, "done_bytes", 0);
     long long total = cli_number(sync, "total_bytes", 0);
     long long rate = cli_number(sync, "rate_bps", 0);
-    char a[24], b[24], c[24], d[24];
+    long long left = cli_number(sync, "left_s", 0);
+    char a[24], b[24], c[24], d[32];
 
     format_bytes(a, done);
     format_bytes(b, total);
     format_rate(c, rate);
-    format_us(d, cli_number(sync, "left_s", 0) * 1000000);
+    if (left < 120)
+        snprintf(d, sizeof d, "%lld s", left);
+    else
+        snprintf(d, sizeof d, "%lld min", (left + 59) / 60);
     int percent = total > 0 ? (int)((double)done * 100. / (double)total) : 0;
     if (rate > 0)
         snprintf(out, size, "%s of %s (%d%%), %s, %s left", a, b,
