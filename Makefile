@@ -26,7 +26,7 @@ XLLIBS  := $(call pkg,--libs,xenlight xencontrol xenstore jansson) -lxlutil
 
 obj      = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
 ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/$(l).a)
-TOPS    := $(BUILD)/agent.a $(BUILD)/cli.a
+TOPS    := $(BUILD)/agent.a $(BUILD)/cli.a $(BUILD)/tests/lib.a
 TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
            $(wildcard tests/unit/*_test.c))
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
@@ -62,11 +62,10 @@ $(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) \
   $(call obj,hypervisor/blueprint.c hypervisor/records.c) $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(XLLIBS)
-TESTLIB := $(call obj,tests/lib/*.c)
-$(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TESTLIB) $(TOPS) $(ARCHIVES)
+$(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TOPS) $(ARCHIVES)
 	@mkdir -p $(@D)
 	@echo '  LD      $@'
-	@$(CC) $(CFLAGS) -o $@ $< $(TESTLIB) -Wl,--start-group $(TOPS) \
+	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(TOPS) \
 	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) -lcmocka
 unit: $(TESTS)
 # Programs that run in the lab's dom0.

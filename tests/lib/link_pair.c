@@ -259,7 +259,7 @@ void pair_open(struct pair *p)
     assert_int_equal(p->b.types[0], WIRE_HELLO);
 }
 
-void pair_free(struct pair *p)
+void link_pair_free(struct pair *p)
 {
     side_free(&p->a);
     side_free(&p->b);

@@ -67,7 +67,7 @@ void pair_init(struct pair *p);
 void pair_connect(struct pair *p);
 /* pair_connect(), run until both are ready, HELLO from both, heard by both. */
 void pair_open(struct pair *p);
-void pair_free(struct pair *p);
+void link_pair_free(struct pair *p);
 void send_hello(struct side *side, enum wire_role role);
 
 bool both_closed(void *pair);

@@ -27,7 +27,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    pair_free(&p);
+    link_pair_free(&p);
     return 0;
 }
 

@@ -86,7 +86,7 @@ static int tear_down(void **state)
 {
     (void)state;
     link_pipe_free(pipe_);
-    pair_free(&p);
+    link_pair_free(&p);
     return 0;
 }
 

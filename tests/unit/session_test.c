@@ -29,7 +29,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    pair_free(&p);
+    link_pair_free(&p);
     return 0;
 }
 
@@ -96,7 +96,7 @@ static void refused_client_that_talks_still_learns_why(void **state)
 {
     (void)state;
     for (int i = 0; i < 20; i++) {
-        pair_free(&p);
+        link_pair_free(&p);
         pair_init(&p);
         p.birch_knows = link_key_pin(p.birch.key);
         pair_connect(&p);
@@ -273,7 +273,7 @@ static void aes_is_used_only_when_both_have_it(void **state)
 
     (void)state;
     for (int i = 0; i < 4; i++) {
-        pair_free(&p);
+        link_pair_free(&p);
         pair_init(&p);
         assert_int_equal(tls_set_ciphers(p.alder.tls, i & 1), 0);
         assert_int_equal(tls_set_ciphers(p.birch.tls, i & 2), 0);
