@@ -143,6 +143,13 @@ static void prepare_existing(struct prepare *p, struct vm *vm)
 
     if (vm->damaged) {
         err_kind(&e, ERR_REFUSED, "%s", vm->reason);
+    } else if (theirs && vm->rec.role == ROLE_BACKUP) {
+        /* Even when it took the VM over: the two agents meet, and the
+         * generations tell who keeps it. */
+        ev_timer_set(&p->late, 10., 0.);
+        ev_timer_start(p->d->loop, &p->late);
+        prepare_wait(p, vm);
+        return;
     } else if (theirs && vm->state == VM_FENCED) {
         prepare_give_up(p, vm);
         return;
@@ -151,15 +158,10 @@ static void prepare_existing(struct prepare *p, struct vm *vm)
                  vm->rec.name, vm->rec.peer);
         err_hint(&e, "compare `understudy status %s` on both hosts",
                  vm->rec.name);
-    } else if (!theirs) {
+    } else {
         err_kind(&e, ERR_REFUSED, "%s is the backup of %s for %s", us,
                  vm->rec.name, vm->rec.peer);
         err_hint(&e, "unprotect it there first");
-    } else {
-        ev_timer_set(&p->late, 10., 0.);
-        ev_timer_start(p->d->loop, &p->late);
-        prepare_wait(p, vm);
-        return;
     }
     prepare_end(p, &e);
 }
