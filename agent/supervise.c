@@ -121,9 +121,10 @@ static void on_exited(struct ev_loop *loop, ev_io *w, int events)
     char how[48];
 
     (void)loop, (void)events;
+    bool other = vm->conn && supervise_other_pid(vm);
     process_reap(vm, how, sizeof how);
     process_forget(vm);
-    if (vm->conn && supervise_other_pid(vm)) {
+    if (other) {
         /* We started one too many: the connection is the older agent's. */
         supervise_watch_pid(vm, ipc_conn_pid(vm->conn));
         return;
