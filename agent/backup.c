@@ -21,6 +21,7 @@
 #define IDLE_NS (60 * NS_PER_SEC)
 
 static void backup_settle(struct backup *b);
+static void blueprint_build(struct backup *b);
 
 /* --- Acknowledging
  * ------------------------------------------------------------
@@ -159,6 +160,9 @@ static void shell_done(void *arg, int rc, const struct err *e)
         send_ready(b);
     free(j);
     backup_settle(b);
+    if (b->build_due && b->build_due == b->session_no && a->session &&
+        b->work == WORK_NONE)
+        blueprint_build(b);
 }
 
 /* The replica, if any, is void from this moment on; it is never started. */
@@ -278,6 +282,17 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     }
 }
 
+/* The whole blueprint is here and nothing else is under way. */
+static void blueprint_build(struct backup *b)
+{
+    b->build_due = 0;
+    buf_free(&b->blueprint);
+    b->blueprint = b->collect;
+    memset(&b->collect, 0, sizeof b->collect);
+    agent_state(b->a, VM_SYNCING, "building the shell for %s", b->a->rec.name);
+    shell_start(b, true);
+}
+
 static void on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
 {
     struct agent *a = b->a;
@@ -292,17 +307,17 @@ static void on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
     }
     if (!done)
         return;
+    if (b->work == WORK_DISCARD) {
+        b->build_due = b->session_no; /* shell_done() goes on with it */
+        return;
+    }
     if (b->work != WORK_NONE) {
         err_kind(&e, ERR_REFUSED, "%s is still clearing up here", a->rec.name);
         err_hint(&e, "try again in a few seconds");
         link_fail(a->session, &e);
         return;
     }
-    buf_free(&b->blueprint);
-    b->blueprint = b->collect;
-    memset(&b->collect, 0, sizeof b->collect);
-    agent_state(a, VM_SYNCING, "building the shell for %s", a->rec.name);
-    shell_start(b, true);
+    blueprint_build(b);
 }
 
 static void on_epoch_record(struct backup *b, enum epoch_record type,

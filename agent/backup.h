@@ -22,6 +22,7 @@ struct backup {
     uint64_t job_session;
     struct buf collect;   /* the blueprint as it arrives */
     struct buf blueprint; /* the job's */
+    uint64_t build_due;   /* session whose blueprint waits for a discard */
     uint32_t shell;       /* domid; 0: none */
     bool was_protected;
     bool told_silent;
