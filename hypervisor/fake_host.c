@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 
 #define PATH_BYTES      300
+#define SHUTDOWN_MS     5000
 #define BLUEPRINT_MAGIC 0x66616b62u
 
 static void file_path(char *out, const char *dir, const char *kind,
@@ -260,12 +261,20 @@ int fake_blueprint_read(const void *p, size_t len, struct fake_spec *s,
 /* --- What tests do to domains ----------------------------------------------
  */
 
+/* A guest that is suspended at this moment does it when it runs again. */
 static void shut_down(struct fake_dom *d, uint64_t reason)
 {
     int32_t running = HV_RUNNING;
 
-    __atomic_compare_exchange_n(&d->shutdown, &running, (int32_t)reason, false,
-                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    for (int ms = 0; ms < SHUTDOWN_MS; ms++) {
+        if (__atomic_compare_exchange_n(&d->shutdown, &running, (int32_t)reason,
+                                        false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST) ||
+            running != HV_SUSPEND)
+            return;
+        running = HV_RUNNING;
+        usleep(1000);
+    }
 }
 
 int fake_do(const char *dir, uint32_t domid, enum fake_deed deed,

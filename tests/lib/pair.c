@@ -14,7 +14,10 @@
 #include <cmocka.h>
 
 #define QUEUE_MAX  64
-#define PATIENCE_S 60
+#define PATIENCE_S 60 /* TEST_PATIENCE is another one */
+
+#define peek(p)   __atomic_load_n(p, __ATOMIC_SEQ_CST)
+#define put(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
 
 enum item_kind { ITEM_RECORD, ITEM_ACK, ITEM_LOST };
 
@@ -157,7 +160,7 @@ static struct pair_device *device_of(struct checkpoint_device *d)
 static int device_setup(struct checkpoint_device *d, struct err *e)
 {
     (void)e;
-    device_of(d)->set_up = true;
+    put(&device_of(d)->set_up, true);
     return 0;
 }
 
@@ -167,8 +170,7 @@ static int device_mark(struct checkpoint_device *d, uint64_t epoch,
     struct pair_device *v = device_of(d);
     struct hv_domain dom;
 
-    if (v->fail_mark) {
-        v->fail_mark = false;
+    if (__atomic_exchange_n(&v->fail_mark, false, __ATOMIC_SEQ_CST)) {
         return err_set(e, "told to fail");
     }
     if (epoch != v->committed + 1)
@@ -177,9 +179,9 @@ static int device_mark(struct checkpoint_device *d, uint64_t epoch,
     if (v->pair->hv->ops->info(v->pair->hv, v->pair->domid, &dom, NULL) ||
         dom.shutdown != HV_SUSPEND)
         complain(v->pair, "device", "mark while the guest runs");
-    v->holding = true;
-    v->marked = epoch;
-    v->marks++;
+    put(&v->holding, true);
+    put(&v->marked, epoch);
+    put(&v->marks, v->marks + 1);
     return 0;
 }
 
@@ -193,7 +195,7 @@ static int device_commit(struct checkpoint_device *d, uint64_t epoch,
         complain(v->pair, "device", "commit of an epoch that is not marked");
     if (replica_committed(v->pair->replica) < epoch)
         complain(v->pair, "device", "commit of what the replica has not (I1)");
-    v->committed = epoch;
+    put(&v->committed, epoch);
     return 0;
 }
 
@@ -203,19 +205,19 @@ static int device_abort(struct checkpoint_device *d, bool release,
     struct pair_device *v = device_of(d);
 
     (void)e;
-    if (release && v->holding && !v->pair->quit &&
+    if (release && v->holding && !peek(&v->pair->quit) &&
         replica_committed(v->pair->replica))
         complain(v->pair, "device", "released, but there is a replica (I1)");
-    v->released += release;
+    put(&v->released, v->released + release);
     v->dropped += !release;
-    v->holding = false;
+    put(&v->holding, false);
     return 0;
 }
 
 static void device_teardown(struct checkpoint_device *d, bool release)
 {
     (void)release;
-    device_of(d)->set_up = false;
+    put(&device_of(d)->set_up, false);
 }
 
 static int device_poll(struct checkpoint_device *d, struct device_load *load,
@@ -265,7 +267,7 @@ static void loop_lost(struct pair *p)
 {
     replica_session_lost(p->replica);
     engine_session_lost(p->engine);
-    if (!p->no_reconnect)
+    if (!peek(&p->no_reconnect))
         pair_reconnect(p, replica_committed(p->replica), true);
 }
 
@@ -332,7 +334,10 @@ struct pair *pair_new(void)
 
     if (!p)
         abort();
-    log_setup("test", getenv("TEST_LOG") ? LOG_DEBUG : 2);
+    static bool logging;
+    if (!logging)
+        log_setup("test", getenv("TEST_LOG") ? LOG_DEBUG : 2);
+    logging = true;
     snprintf(p->primary, sizeof p->primary, "/tmp/understudy-a.XXXXXX");
     snprintf(p->backup, sizeof p->backup, "/tmp/understudy-b.XXXXXX");
     assert_non_null(mkdtemp(p->primary));
@@ -417,7 +422,8 @@ bool pair_wait(struct pair *p, enum engine_event_type type, unsigned n)
     struct timespec until;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += PATIENCE_S;
+    const char *other = getenv("TEST_PATIENCE");
+    until.tv_sec += other ? atoi(other) : PATIENCE_S;
     pthread_mutex_lock(&p->lock);
     while (p->seen[type] < n && !p->complaint[0])
         if (pthread_cond_timedwait(&p->changed, &p->lock, &until))
@@ -428,6 +434,14 @@ bool pair_wait(struct pair *p, enum engine_event_type type, unsigned n)
                     p->seen[type], p->complaint);
     pthread_mutex_unlock(&p->lock);
     return ok;
+}
+
+unsigned pair_seen(struct pair *p, enum engine_event_type type)
+{
+    pthread_mutex_lock(&p->lock);
+    unsigned n = p->seen[type];
+    pthread_mutex_unlock(&p->lock);
+    return n;
 }
 
 void pair_cut(struct pair *p)
@@ -444,7 +458,7 @@ void pair_stop_engine(struct pair *p, enum engine_stop_how how)
         return;
     pthread_mutex_lock(&p->lock);
     p->up = false;
-    p->quit = true;
+    put(&p->quit, true);
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);
     pthread_join(p->loop, NULL);

@@ -71,6 +71,7 @@ void pair_start(struct pair *p);
 /* Wait until `n` events of that type were seen, at most 60 s. False when
  * they did not come or the observer complains. */
 bool pair_wait(struct pair *p, enum engine_event_type type, unsigned n);
+unsigned pair_seen(struct pair *p, enum engine_event_type type);
 /* Cut the session now; reconnects by itself unless no_reconnect. */
 void pair_cut(struct pair *p);
 /* Open a new session after no_reconnect. */
