@@ -319,8 +319,11 @@ static void enqueue(struct link_session *s, struct chunk_queue *q,
 void link_send(struct link_session *s, uint32_t type, const void *payload,
                size_t len)
 {
+    /* An urgent record must not overtake HELLO, which has to be the first. */
+    struct chunk_queue *q = type == WIRE_HELLO ? &s->urgent : &s->bulk;
+
     if (may_send(s, type, len, WIRE_PAYLOAD_MAX))
-        enqueue(s, &s->bulk, type, payload, len);
+        enqueue(s, q, type, payload, len);
 }
 
 void link_send_urgent(struct link_session *s, uint32_t type,

@@ -280,6 +280,21 @@ static void closing_sends_what_waits_in_the_pipe(void **state)
     assert_int_equal(p.a.why.kind, 0);
 }
 
+static void a_closing_session_takes_nothing_more(void **state)
+{
+    struct err e = ERR_INIT;
+
+    (void)state;
+    pair_open(&p);
+    link_pipe_begin(pipe_, link_pipe_attach(pipe_, p.a.s), NULL);
+    assert_int_equal(link_pipe_send(pipe_, WIRE_PAGES, "x", 1, NULL), 0);
+    link_close(p.a.s, 5000);
+    assert_int_equal(link_pipe_send(pipe_, WIRE_PAGES, "x", 1, &e), -1);
+    assert_int_equal(e.kind, ERR_GONE);
+    assert_true(run_until(both_closed, &p));
+    assert_int_equal(p.b.records, 2); /* HELLO and what was accepted */
+}
+
 static unsigned beat_at; /* how many records came before it; 0: not yet */
 
 static void note_beat(struct side *me, uint32_t type)
@@ -341,6 +356,7 @@ int main(void)
         T(a_pipe_serves_the_next_session),
         T(attaching_to_an_ending_session_is_gone_at_once),
         T(closing_sends_what_waits_in_the_pipe),
+        T(a_closing_session_takes_nothing_more),
         T(a_beat_overtakes_the_pipe),
         T(a_record_that_no_vm_session_knows_is_refused),
     };

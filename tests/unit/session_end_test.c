@@ -232,6 +232,21 @@ static void an_end_without_goodbye_is_a_loss(void **state)
     assert_non_null(strstr(p.b.why.text, "alder"));
 }
 
+static void a_loss_is_noticed_by_writing_alone(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    link_hold(p.a.s, true); /* so that reading does not tell */
+    link_drop(p.b.s);
+    p.b.s = NULL;
+    for (int i = 0; i < 1000 && !p.a.closed; i++) {
+        link_send(p.a.s, WIRE_COMMIT, NULL, 0);
+        ev_run(EV_DEFAULT, EVRUN_NOWAIT);
+    }
+    assert_int_equal(p.a.closed, 1); /* and SIGPIPE killed nobody */
+    assert_int_equal(p.a.why.kind, ERR_GONE);
+}
+
 static void a_record_cut_by_the_end_is_not_delivered(void **state)
 {
     (void)state;
@@ -365,6 +380,7 @@ int main(void)
         T(closing_gives_up_when_the_peer_does_not_read),
         T(a_goodbye_is_reported_with_its_text),
         T(an_end_without_goodbye_is_a_loss),
+        T(a_loss_is_noticed_by_writing_alone),
         T(a_record_cut_by_the_end_is_not_delivered),
         T(aborting_reports_the_given_reason_once),
         T(aborting_inside_a_callback_stops_delivery),
