@@ -64,6 +64,10 @@ struct frame {
     uint8_t data[1400];
 };
 
+/* With the type 0x8100 "NB" is the VLAN tag, which the kernel takes out, and
+ * "T\1" the type behind it. */
+enum { TAGGED = 'T' << 8 | 1 };
+
 static int raw_socket(const char *name)
 {
     int fd = socket(AF_PACKET, SOCK_RAW, htons(0x0003)), big = 8 << 20;
@@ -117,9 +121,14 @@ static int64_t receive(int bound_ms, uint16_t *type)
             poll(&p, 1, (int)((end - now) / NS_PER_MS) + 1);
             continue;
         }
-        if (n < 22 || from.sll_pkttype == PACKET_OUTGOING ||
-            memcmp(f.magic, "NBT\1", 4))
+        if (n < 22 || from.sll_pkttype == PACKET_OUTGOING)
             continue;
+        if (f.type == htons(TAGGED)) {
+            memcpy(&f.seq, f.magic, sizeof f.seq);
+            f.type = htons(0x8100);
+        } else if (memcmp(f.magic, "NBT\1", 4)) {
+            continue;
+        }
         if (type)
             *type = ntohs(f.type);
         return f.seq;
@@ -140,6 +149,8 @@ static bool received(uint32_t from, uint32_t to)
     return receive(0, NULL) < 0;
 }
 
+/* No more than some hundred at once: a veth drops what doesn't fit into the
+ * CPU's backlog (net.core.netdev_max_backlog). */
 static void send_all(int g, uint32_t from, uint32_t to)
 {
     for (uint32_t i = from; i <= to; i++)
@@ -247,6 +258,7 @@ static void commit_releases_what_came_before_its_mark(void)
     CHECK(epoch(10) && commit(10));
     for (uint32_t i = 0; i < 20; i++) {
         send_all(0, 100 * i, 100 * i + 9);
+        CHECK(holds(10)); /* or softirqs bring some after the mark */
         CHECK(epoch(11 + i));
         send_all(0, 100 * i + 10, 100 * i + 19);
         CHECK(holds(20));
@@ -342,12 +354,12 @@ static void abort_releases_all_in_order_and_stops_holding(void)
 {
     up(NULL);
     CHECK(epoch(1) && commit(1));
-    send_all(0, 0, 499);
+    send_all(0, 0, 249);
     CHECK(epoch(2));
-    send_all(0, 500, 999);
-    CHECK(holds(1000));
+    send_all(0, 250, 499);
+    CHECK(holds(500));
     CHECK(!d->ops->abort(d, true, &err));
-    CHECK(received(0, 999));
+    CHECK(received(0, 499));
     send_all(0, 1000, 1004);
     CHECK(received(1000, 1004));
     CHECK(epoch(3)); /* and again */
@@ -375,12 +387,12 @@ static void teardown_releases_all_in_order(void)
 {
     up(NULL);
     CHECK(epoch(1) && commit(1));
-    send_all(0, 0, 999);
+    send_all(0, 0, 249);
     CHECK(epoch(2));
-    send_all(0, 1000, 1999);
-    CHECK(holds(2000));
+    send_all(0, 250, 499);
+    CHECK(holds(500));
     d->ops->teardown(d, true);
-    CHECK(received(0, 1999));
+    CHECK(received(0, 499));
     send_all(0, 5000, 5001);
     CHECK(received(5000, 5001));
     down(true);
@@ -393,6 +405,7 @@ static void crash_after(void (*what)(void))
     int status;
 
     if (!pid) {
+        failures = 0;
         what();
         fflush(stdout);
         if (failures)
@@ -408,7 +421,7 @@ static void life_with_two_epochs(void)
     up(NULL);
     CHECK(epoch(40) && commit(40));
     send_all(0, 0, 4);
-    CHECK(epoch(41));
+    CHECK(holds(5) && epoch(41));
     send_all(0, 5, 9);
     CHECK(holds(10));
 }
@@ -635,6 +648,7 @@ static void latencies(void)
         uint64_t t0, t1, t2, t3;
 
         send_all(0, i * 10, i * 10 + 9);
+        CHECK(holds(10));
         t0 = clock_ns();
         CHECK(epoch(i + 2));
         t1 = clock_ns();
@@ -653,13 +667,20 @@ static void latencies(void)
     down(true);
 }
 
+static const char *only; /* part of a name: run the tests that have it */
+
 static void run(const char *name, void (*test)(void))
 {
     int before = failures;
+    uint64_t start = clock_ns();
 
+    if (only && !strstr(name, only))
+        return;
     err_clear(&err);
     test();
-    printf("%sok %d - %s\n", failures > before ? "not " : "", ++count, name);
+    printf("%sok %d - %s\n# %llu ms\n", failures > before ? "not " : "",
+           ++count, name,
+           (unsigned long long)((clock_ns() - start) / NS_PER_MS));
     fflush(stdout);
 }
 #define RUN(t) run(#t, t)
@@ -698,8 +719,9 @@ static void wait_for_bridge(void)
         ;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    only = argc > 1 ? argv[1] : NULL;
     log_setup("netbuf-test", LOG_WARN);
     build_network();
     wait_for_bridge();
