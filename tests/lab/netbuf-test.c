@@ -62,7 +62,7 @@ struct frame {
     uint8_t magic[4];
     uint32_t seq;
     uint8_t data[1400];
-};
+} __attribute__((packed));
 
 /* With the type 0x8100 "NB" is the VLAN tag, which the kernel takes out, and
  * "T\1" the type behind it. */
@@ -197,7 +197,10 @@ static void up(const struct netbuf_limits *l)
     d = NULL;
     CHECK(!netbuf_open(TAG, l, &d, &err));
     CHECK(!netbuf_set_vifs(d, one, 1, &err));
-    CHECK(!d->ops->setup(d, &err));
+    if (d->ops->setup(d, &err)) {
+        printf("Bail out! setup: %s\n", err.text);
+        exit(1);
+    }
 }
 
 static bool host_clean(void)
@@ -512,7 +515,7 @@ static void foreign_rules_are_refused_by_name(void)
         printf("# %s (%s)\n", err.text, err.hint);
         d->ops->free(d);
         CHECK(sh("tc qdisc show dev v0 | grep -Eq 'ingress|clsact'") == 0);
-        sh("tc qdisc del dev v0 ingress");
+        sh("tc qdisc del dev v0 %s", i ? "clsact" : "ingress");
         CHECK(host_clean());
     }
     /* An empty one does nothing; a start of ours that was cut short leaves
@@ -600,8 +603,10 @@ static void a_flood_never_leaks(void)
         uint32_t boundary;
 
         usleep((useconds_t)(n % 7) * 1000);
-        if (!epoch(++n))
+        if (!epoch(++n)) {
             fail(__LINE__, "mark");
+            break;
+        }
         boundary = atomic_load(&sent);
         usleep((useconds_t)(n % 5) * 500);
         atomic_store(&allowed, boundary);
