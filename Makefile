@@ -102,6 +102,16 @@ install: all
 	install -m 755 $(BUILD)/understudy $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/understudy-xl \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy/
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,share/man/man1 \
+	    share/man/man8 share/bash-completion/completions lib/systemd/system)
+	pod2man -s 1 -c Understudy -r $(VERSION) docs/understudy.pod \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/understudy.1
+	pod2man -s 8 -c Understudy -r $(VERSION) docs/understudyd.pod \
+	    $(DESTDIR)$(PREFIX)/share/man/man8/understudyd.8
+	install -m 644 cli/completion/understudy \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	sed 's|@PREFIX@|$(PREFIX)|' agent/systemd/understudyd.service \
+	    >$(DESTDIR)$(PREFIX)/lib/systemd/system/understudyd.service
 clean:
 	rm -rf build build-san
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

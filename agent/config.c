@@ -27,9 +27,8 @@ static const struct number {
     {"timeout_ms", offsetof(struct config, timeout_ms), 1000, 100, 600000, 0},
     {"interval_ms", offsetof(struct config, interval_ms), 200, 1, 60000, 0},
     {"suspend_ms", offsetof(struct config, suspend_ms), 0, 10, 60000, 1},
-    {"suspend_first_ms", offsetof(struct config, suspend_first_ms), 10000, 10,
-     60000, 0},
-    {"heartbeat_scale", offsetof(struct config, heartbeat_scale), 1, 1, 100, 0},
+    {"suspend_xenstore_ms", offsetof(struct config, suspend_xenstore_ms), 10000,
+     10, 60000, 0},
     {"buffer_mb", offsetof(struct config, buffer_mb), 64, 1, 4096, 0},
     {"staging_mb", offsetof(struct config, staging_mb), 0, 0, 65536, 0},
     {"max_vms", offsetof(struct config, max_vms), 64, 1, 1024, 0},
@@ -56,7 +55,7 @@ static unsigned *member(struct config *c, const struct number *n)
 
 static void derive(struct config *c)
 {
-    c->beat_ms = c->timeout_ms * c->heartbeat_scale / 5;
+    c->beat_ms = c->timeout_ms / 5;
     if (c->beat_ms < 10)
         c->beat_ms = 10;
     if (!c->suspend_ms)

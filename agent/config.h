@@ -17,19 +17,17 @@ struct config {
     char listen[64];
     /* timeout_ms=1000 (100..600000): T, of VMs protected from now on */
     unsigned timeout_ms;
-    /* Not a key: timeout_ms * heartbeat_scale / 5, at least 10 */
+    /* Not a key: timeout_ms / 5, at least 10 */
     unsigned beat_ms;
     /* interval_ms=200 (1..60000): from the end of an epoch to the next */
     unsigned interval_ms;
-    /* suspend_ms=0 (0, 10..60000): how long one epoch waits for the guest to
-     * suspend before it is skipped. 0: T / 2, at least 100. */
+    /* suspend_ms=0 (0, 10..60000): how long an epoch waits for a guest that
+     * is asked through its event channel to suspend; then it is skipped. 0:
+     * T / 2, at least 100. */
     unsigned suspend_ms;
-    /* suspend_first_ms=10000 (10..60000): the same for the first epoch, when
-     * a guest may have to load code */
-    unsigned suspend_first_ms;
-    /* heartbeat_scale=1 (1..100): multiplies T where peers are judged, for
-     * machines that stall, as emulated ones do */
-    unsigned heartbeat_scale;
+    /* suspend_xenstore_ms=10000 (10..60000): the same for a guest that is
+     * asked through xenstore, which is slow and may load code */
+    unsigned suspend_xenstore_ms;
     /* buffer_mb=64 (1..4096): output held back for one interface */
     unsigned buffer_mb;
     /* staging_mb=0 (0..65536): memory for one epoch; 0: a quarter of the

@@ -431,11 +431,25 @@ void hosts_tell_agent(struct vm *vm)
     json_decref(msg);
 }
 
+/* Five beats in the shortest timeout that is in use. */
+static double beat_pause(const struct daemon *d)
+{
+    unsigned ms = d->cfg.beat_ms;
+
+    for (const struct vm *vm = d->vms; vm; vm = vm->next) {
+        if (!vm->damaged && vm->rec.timeout_ms / 5 < ms)
+            ms = vm->rec.timeout_ms / 5;
+    }
+    return ms / 1000.;
+}
+
 static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
 {
     struct daemon *d = w->data;
 
-    (void)loop, (void)events;
+    (void)events;
+    w->repeat = beat_pause(d);
+    ev_timer_again(loop, w);
     for (struct host *h = d->hosts; h; h = h->next) {
         for (struct host_session *x = h->sessions; x; x = x->next) {
             if (link_is_ready(x->s))

@@ -68,7 +68,7 @@ static json_t *text_json(const char *text)
         return j;
     char plain[sizeof(struct err)];
     size_t n = 0;
-    for (; text[n] && n < sizeof plain - 1; n++)
+    for (; n < sizeof plain - 1 && text[n]; n++)
         plain[n] = text[n] & 0x80 ? '?' : text[n];
     plain[n] = '\0';
     return json_string(plain);

@@ -93,7 +93,7 @@ int primary_engine_open(struct primary *p, struct err *e)
     struct engine_config c = {
         .domid = (uint32_t)a->rec.domid,
         .interval_ms = a->rec.interval_ms,
-        .xenstore_deadline_ms = a->cfg.suspend_first_ms,
+        .xenstore_deadline_ms = a->cfg.suspend_xenstore_ms,
         .evtchn_deadline_ms = a->cfg.suspend_ms,
         .staging_pages = (uint64_t)a->cfg.staging_mb << (20 - 12),
         .sink = {sink_send, p},

@@ -88,19 +88,18 @@ static void every_key_is_read(void **state)
              "port=7000; listen=\"127.0.0.1\"\n"
              "\n"
              "timeout_ms = 2000 # twice\n"
-             "interval_ms=50\nsuspend_ms=300\nsuspend_first_ms=4000\n"
-             "heartbeat_scale=3\nbuffer_mb=8\nstaging_mb=128\n"
+             "interval_ms=50\nsuspend_ms=300\nsuspend_xenstore_ms=4000\n"
+             "buffer_mb=8\nstaging_mb=128\n"
              "max_vms=5\nmax_clients=7\nlog='debug'\n");
     if (config_load(&c, path, &e))
         fail_msg("%s", e.text);
     assert_int_equal(c.port, 7000);
     assert_string_equal(c.listen, "127.0.0.1");
     assert_int_equal(c.timeout_ms, 2000);
-    assert_int_equal(c.beat_ms, 1200);
+    assert_int_equal(c.beat_ms, 400);
     assert_int_equal(c.interval_ms, 50);
     assert_int_equal(c.suspend_ms, 300);
-    assert_int_equal(c.suspend_first_ms, 4000);
-    assert_int_equal(c.heartbeat_scale, 3);
+    assert_int_equal(c.suspend_xenstore_ms, 4000);
     assert_int_equal(c.buffer_mb, 8);
     assert_int_equal(c.staging_mb, 128);
     assert_int_equal(c.max_vms, 5);
