@@ -48,13 +48,16 @@ state_is() { # HOST VM STATE
 guest_answers() { # ADDRESS
     "$LAB" run outside ping -c 1 -W 1 "$1"
 }
+guest_serves() { # ADDRESS
+    "$LAB" run outside timeout 5 bash -c "exec 3<>/dev/tcp/$1/7000"
+}
 domain_there() { # HOST NAME
     on "$1" xl domid "$2"
 }
 
 guest_start() { # HOST NAME ADDRESS
     on "$1" xl create -q "/srv/guest/$2.cfg" || fail "xl create $2"
-    await 12 guest_answers "$3" || fail "$2 does not answer"
+    await 12 guest_serves "$3" || fail "$2 does not answer"
 }
 
 protect() { # HOST VM PEER
