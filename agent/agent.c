@@ -327,8 +327,7 @@ int agent_hv_open(struct hv **hv, struct err *e)
     return hv_xen_open(hv, e);
 }
 
-/* --- Life ------------------------------------------------------------------
- */
+/* --- Life --- */
 
 static void term_cb(struct ev_loop *loop, ev_signal *w, int revents)
 {

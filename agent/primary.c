@@ -83,14 +83,12 @@ void primary_failed(struct primary *p, const struct err *why)
         return;
     }
     if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
-        if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
-            agent_state(a, VM_DEGRADED, "%s", why->text);
+        agent_state(a, VM_DEGRADED, "%s", why->text);
     primary_retry(p, backoff(p));
     primary_phase(p, PH_WAIT);
 }
 
-/* --- Ending
- * ------------------------------------------------------------------- */
+/* --- Ending --- */
 
 void primary_end(struct primary *p, enum engine_stop_how how,
                  enum afterwards then)
@@ -193,8 +191,7 @@ static void primary_decided(struct agent *a, enum lease_action action)
         primary_end(p, ENGINE_RELEASE, p->then);
 }
 
-/* --- Starting
- * ----------------------------------------------------------------- */
+/* --- Starting --- */
 
 static void ask_prepare(struct primary *p)
 {
@@ -380,8 +377,7 @@ static void primary_tick(struct agent *a, uint64_t now)
     (void)now;
 }
 
-/* --- The operator ----------------------------------------------------------
- */
+/* --- The operator --- */
 
 static void on_stop(struct primary *p, struct ipc_conn *c, json_t *msg)
 {

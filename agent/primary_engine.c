@@ -122,8 +122,7 @@ int primary_engine_open(struct primary *p, struct err *e)
     return 0;
 }
 
-/* --- Events ------------------------------------------------------------------
- */
+/* --- Events --- */
 
 static void on_committing(struct primary *p)
 {
@@ -274,8 +273,7 @@ void primary_engine_init(struct primary *p)
     p->pipe = link_pipe_new(p->a->loop, 4u << 20);
 }
 
-/* --- Status -----------------------------------------------------------------
- */
+/* --- Status --- */
 
 static void stat_put(json_t *out, const char *name, const struct engine_stat *s)
 {

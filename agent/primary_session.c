@@ -13,8 +13,7 @@
 #include "common/log.h"
 #include "net-buffer/netbuf.h"
 
-/* --- Sending ----------------------------------------------------------------
- */
+/* --- Sending --- */
 
 static struct wire_discard discard_of(struct primary *p, const char *why)
 {
@@ -72,8 +71,7 @@ static void send_blueprint(struct primary *p)
     }
 }
 
-/* --- Describing (a job) ------------------------------------------------------
- */
+/* --- Describing (a job) --- */
 
 struct describe_job {
     struct primary *p;
@@ -130,8 +128,7 @@ void primary_describe(struct primary *p)
     job_start(p->a->loop, describe_run, describe_done, j);
 }
 
-/* --- Receiving ---------------------------------------------------------------
- */
+/* --- Receiving --- */
 
 /* The peer runs the VM too: by the rule one of us keeps it. When we do, the
  * peer finds that out from our HELLO and gives way. */
@@ -323,8 +320,7 @@ void primary_record(struct agent *a, uint32_t type, const uint8_t *payload,
     }
 }
 
-/* --- The session's life ------------------------------------------------------
- */
+/* --- The session's life --- */
 
 void primary_hello(struct agent *a, struct wire_hello *h)
 {
