@@ -11,7 +11,10 @@
  * happens, the guest runs (I5), except that it may be down by itself.
  *
  * Sessions are numbered by the agent, from 1, rising: a record built for one
- * session is never sent on another. Epochs count from 1; one is in flight. */
+ * session is never sent on another. Epochs count from 1; one is in flight.
+ *
+ * Fault points: those of capture.h; engine.before_commit (all but COMMIT is
+ * sent), engine.acked (acknowledged, nothing released yet). */
 #ifndef CHECKPOINT_ENGINE_H
 #define CHECKPOINT_ENGINE_H
 
@@ -127,7 +130,8 @@ enum engine_stop_how {
     ENGINE_DROP     /* drop it: another host runs the VM */
 };
 /* End: resume the guest if it is stopped by us, log-dirty off, devices aborted
- * and torn down, unmap; then the event STOPPED. The first call counts. */
+ * and torn down, unmap; then the event STOPPED. The first call counts. A
+ * suspend that is under way is waited for, at most until its deadline. */
 void engine_stop(struct engine *eng, enum engine_stop_how how);
 /* Waits for the thread (engine_stop must have been called), frees all. */
 void engine_close(struct engine *eng);

@@ -148,6 +148,7 @@ enum turn engine_epoch_commit(struct engine *eng)
     bool first = eng->committed == 0;
     struct err error = ERR_INIT;
 
+    fault_point("engine.acked");
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
         if (d->ops->commit(d, eng->at.epoch, &error)) {

@@ -11,7 +11,10 @@
  * Before the first commit there is no replica: live pages go straight into the
  * shell. A record that the format or the order does not allow is a protocol
  * violation: replica_record fails, and the caller closes the session and calls
- * replica_session_lost. */
+ * replica_session_lost.
+ *
+ * Fault points: replica.before_ack (complete, not committed), .after_ack,
+ * .applying, .applied, .takeover. */
 #ifndef CHECKPOINT_REPLICA_H
 #define CHECKPOINT_REPLICA_H
 

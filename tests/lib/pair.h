@@ -37,7 +37,8 @@ struct pair {
     struct replica_config replica_config;
     uint64_t seed;
     unsigned cut_one_in; /* cut the session at one of so many records */
-    bool no_reconnect, swallow_acks, no_guest, expect_violation;
+    bool no_reconnect, swallow_acks;
+    bool deaf_to_commit; /* COMMIT never arrives */
 
     char primary[64], backup[64];
     uint32_t domid, shell;

@@ -162,6 +162,29 @@ static void a_silent_backup_holds_output_but_not_the_guest(void **state)
     pair_free(p);
 }
 
+/* Nothing was ever committed, so nothing can take over. */
+static void output_held_for_a_first_epoch_that_failed_is_released(void **state)
+{
+    struct pair *p = pair_new();
+
+    (void)state;
+    p->deaf_to_commit = p->no_reconnect = true;
+    pair_start(p);
+    for (int i = 0; i < 5000 && !peek(&p->device.marked); i++)
+        usleep(1000);
+    usleep(30000); /* COMMIT is out */
+    assert_true(peek(&p->device.holding));
+    pair_cut(p);
+    usleep(30000);
+    assert_int_equal(peek(&p->device.released), 0); /* who knows */
+    __atomic_store_n(&p->deaf_to_commit, false, __ATOMIC_SEQ_CST);
+    pair_reconnect(p, 0, true);
+    assert_true(pair_wait(p, ENGINE_SYNCED, 1));
+    assert_int_equal(peek(&p->device.released), 1);
+    takeover_check(p);
+    pair_free(p);
+}
+
 static void reboot_poweroff_and_crash_are_told_apart(void **state)
 {
     static const enum hv_shutdown reasons[] = {HV_POWEROFF, HV_REBOOT,
@@ -457,6 +480,7 @@ int main(void)
         cmocka_unit_test(dirty_sets_larger_than_staging_go_in_live_rounds),
         cmocka_unit_test(with_live_rounds_and_cuts_too),
         cmocka_unit_test(a_silent_backup_holds_output_but_not_the_guest),
+        cmocka_unit_test(output_held_for_a_first_epoch_that_failed_is_released),
         cmocka_unit_test(reboot_poweroff_and_crash_are_told_apart),
         cmocka_unit_test(a_guest_down_is_seen_while_the_backup_is_away),
         cmocka_unit_test(a_changed_memory_size_voids_the_replica),
