@@ -122,6 +122,7 @@ host_start() { # HOST [ARG...]
     host_runs "$host" && die "$host runs already"
     [ -e "$STATE/$host/machine" ] || die "the lab was never up"
     mkdir -p "$RUN"
+    ssh_close "$host"
     rm -f "$RUN/$host".*
     machine_disks "$host"
     mapfile -t args < <(machine_args "$host")
@@ -144,6 +145,7 @@ host_kill() { # HOST
 # an answer has an end.
 monitor() { # HOST COMMAND
     local line answer='' rc=1
+    host_runs "$1" || return 1
     coproc QMP { socat - "UNIX-CONNECT:$RUN/$1.qmp" 2>/dev/null; }
     # shellcheck disable=SC2153 # coproc makes it
     local in=${QMP[1]} out=${QMP[0]} pid=$QMP_PID
@@ -207,9 +209,14 @@ ssh_is_open() { # HOST
 # our output, or a script that reads ours would wait for it.
 ssh_open() { # HOST
     ssh_is_open "$1" && return
-    rm -f "$RUN/$1.ssh"
-    detached ip netns exec "$NS" setsid ssh -F "$STATE/ssh_config" -M -N -f \
-        "$1" >/dev/null 2>&1
+    (
+        # of two at once the second one's would be left over
+        flock 9
+        ssh_is_open "$1" && exit
+        rm -f "$RUN/$1.ssh"
+        detached ip netns exec "$NS" setsid ssh -F "$STATE/ssh_config" \
+            -M -N -f "$1" >/dev/null 2>&1
+    ) 9>"$RUN/$1.lock"
 }
 
 ssh_close() { # HOST
@@ -260,13 +267,17 @@ product_pack() { # DIR
 }
 
 # shellcheck disable=SC2016 # for the host's shell
-product_install() { # HOST
-    host_run "$1" 'cat >/run/lab/product.tar && cd / &&
-        tar -x --keep-directory-symlink --exclude=./etc/understudy \
-            -f /run/lab/product.tar &&
-        tar -x --keep-directory-symlink --skip-old-files \
-            -f /run/lab/product.tar &&
-        rm /run/lab/product.tar && ldconfig &&
-        { kill "$(cat /run/lab/understudyd.pid 2>/dev/null)" 2>/dev/null
-          true; }' || die "cannot install the product on $1"
+product_install() { # DIR HOST
+    host_runs "$2" || return 0
+    tar -c --owner=0 --group=0 -C "$1" . |
+        host_run "$2" 'cat >/run/lab/product.tar && cd / &&
+            tar -x --keep-directory-symlink --exclude=./etc/understudy \
+                -f /run/lab/product.tar &&
+            tar -x --keep-directory-symlink --skip-old-files \
+                -f /run/lab/product.tar &&
+            rm /run/lab/product.tar && ldconfig &&
+            if test -s /run/lab/understudyd.pid; then
+                kill "$(cat /run/lab/understudyd.pid)"
+                true
+            fi' || die "cannot install the product on $2"
 }
