@@ -68,3 +68,17 @@ snapshot_load() { # NAME
     on_all_hosts monitor_quiet cont || die "cannot go on from $1"
     on_all_hosts host_wake
 }
+
+host_drop() { # NAME HOST
+    if host_runs "$2"; then
+        monitor_quiet "delvm $1" "$2"
+    else
+        qemu-img snapshot -d "$1" "$STATE/$2/persist.qcow2"
+    fi
+}
+
+snapshot_drop() { # NAME
+    [ -d "$STATE/snapshots/$1" ] || die "there is no snapshot $1"
+    on_all_hosts host_drop "$1" || return
+    rm -r "${STATE:?}/snapshots/$1"
+}
