@@ -195,7 +195,8 @@ static void status_write(const char *state)
     fprintf(f,
             "{\"pid\": %d, \"state\": \"%s\", \"sent\": %zu"
             ", \"answered\": %" PRIu64 ", \"last_answer\": %.3f",
-            (int)getpid(), state, st.sent_count, st.answered, seconds(st.last_wall_ns));
+            (int)getpid(), state, st.sent_count, st.answered,
+            seconds(st.last_wall_ns));
     print_gap(f);
     print_error(f);
     fputs("}\n", f);
