@@ -595,7 +595,5 @@ int main(int argc, char **argv)
         verify();
     status_write(st.error[0] ? "failed" : "done");
     print_results();
-    if (log_file)
-        fclose(log_file);
     return st.error[0] ? 1 : 0;
 }
