@@ -75,7 +75,7 @@ $(BUILD)/lab/%: $(BUILD)/tests/lab/%.o $(ARCHIVES)
 	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group \
 	    $(LDLIBS)
 LABPROGS := $(patsubst tests/lab/%.c,$(BUILD)/lab/%,\
-            $(wildcard tests/lab/*-test.c))
+            $(wildcard tests/lab/*-test.c tests/lab/*-hold.c))
 labprogs: $(LABPROGS)
 
 deps:
