@@ -170,10 +170,20 @@ static int make_bank(struct nb_kernel *k, const char *tag, struct nb_vif *v,
     return 0;
 }
 
+static void answer_redirect(void *arg, int i, struct nlmsghdr *h)
+{
+    (void)i;
+    redirects_read(h, arg, 1);
+}
+
+/* A filter that was just removed gives its action back only after an RCU grace
+ * period; until then ours is bound to that action as it was, target and all.
+ * So it is set once more. */
 static int make_redirect(struct nlbatch *x, const struct nb_vif *v,
                          bool ingress_there, const struct netbuf_cookie *c,
                          struct err *e)
 {
+    struct redirect_info red = {0};
     int i = 0;
 
     nlbatch_begin(x);
@@ -186,7 +196,8 @@ static int make_redirect(struct nlbatch *x, const struct nb_vif *v,
         i++;
     }
     filter_add(x, v->ifindex, v->bank[v->active], c);
-    if (rt_must(x, NULL, NULL, "redirect its output", e)) {
+    redirect_set(x, v->ifindex, v->bank[v->active], c);
+    if (rt_must(x, answer_redirect, &red, "redirect its output", e)) {
         if (i && x->error[0])
             blame_module(x, 0, -ENOENT, "sch_ingress", e);
         else if (strstr(x->why, "lassifier"))
@@ -195,6 +206,8 @@ static int make_redirect(struct nlbatch *x, const struct nb_vif *v,
             blame_module(x, i, -ENOENT, "act_mirred act_gact", e);
         return err_add(e, "%s", v->name);
     }
+    if (!red.bound || red.target != v->bank[v->active])
+        return err_set(e, "%s: the redirect did not come to be", v->name);
     return 0;
 }
 

@@ -28,12 +28,16 @@ static struct device_load load_now(void)
  * soon after. */
 static bool holds(uint64_t packets)
 {
+    struct device_load l;
+
     for (int i = 0; i < 3000; i++) {
-        if (load_now().held_packets == packets)
+        if (d->ops->poll(d, &l, &err))
+            return false;
+        if (l.held_packets == packets)
             return receive(0, NULL) < 0;
         usleep(1000);
     }
-    printf("# held %llu\n", (unsigned long long)load_now().held_packets);
+    printf("# held %llu\n", (unsigned long long)l.held_packets);
     return false;
 }
 
@@ -60,11 +64,13 @@ static void up(const struct netbuf_limits *l)
     }
 }
 
+/* The kernel removes actions for good a little after their filter. */
 static bool host_clean(void)
 {
     return sh("! ip -o link show type ifb | grep -q ' " TAG "-'") == 0 &&
            sh("! tc qdisc show | grep -q ingress") == 0 &&
-           sh("! tc actions ls action mirred | grep -q index") == 0;
+           sh("for i in $(seq 30); do tc actions ls action mirred | "
+              "grep -q index || exit 0; sleep 0.1; done; exit 1") == 0;
 }
 
 static void down(bool release)
@@ -75,6 +81,22 @@ static void down(bool release)
     CHECK(host_clean());
     while (receive(0, NULL) >= 0)
         ;
+}
+
+/* Protection ends and begins again at once, on the same vif. */
+static void it_can_be_set_up_again_at_once(void)
+{
+    for (uint32_t i = 0; i < 20; i++) {
+        up(NULL);
+        CHECK(epoch(1) && commit(1));
+        send_all(0, 10 * i, 10 * i + 4);
+        CHECK(holds(5));
+        CHECK(epoch(2) && commit(2) && received(10 * i, 10 * i + 4));
+        d->ops->teardown(d, i % 2);
+        d->ops->free(d);
+    }
+    up(NULL);
+    down(true);
 }
 
 static void every_protocol_passes_before_the_first_mark(void)
@@ -382,6 +404,9 @@ static void a_removed_filter_is_noticed_and_mended(void)
     up(NULL);
     CHECK(epoch(1) && commit(1));
     sh("tc filter del dev v0 parent ffff:");
+    /* The kernel removes it for good a little later. */
+    for (int i = 0; i < 3000 && !d->ops->poll(d, &l, &err); i++)
+        usleep(1000);
     CHECK(d->ops->poll(d, &l, &err));
     printf("# %s (%s)\n", err.text, err.hint);
     CHECK(d->ops->mark(d, 2, &err));
@@ -557,6 +582,7 @@ int main(int argc, char **argv)
     RUN(abort_releases_all_in_order_and_stops_holding);
     RUN(abort_without_release_drops_and_holds_on);
     RUN(teardown_releases_all_in_order);
+    RUN(it_can_be_set_up_again_at_once);
     RUN(adopt_keeps_holding_until_told);
     RUN(adopt_before_the_first_mark_lets_flow);
     RUN(leftovers_are_refused_then_cleaned);
