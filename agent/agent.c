@@ -40,6 +40,8 @@ bool agent_save(struct agent *a)
 {
     struct err e = ERR_INIT;
 
+    if (a->forgotten)
+        return false;
     a->rec.state = a->state.now;
     a->rec.generation = a->lease.generation;
     if (!store_save(&a->rec, &e))
@@ -79,9 +81,14 @@ void agent_exit(struct agent *a, enum agent_exit status)
 {
     struct err e = ERR_INIT;
 
-    if (status == AGENT_EXIT_DONE && store_delete(a->rec.uuid, &e))
-        log_error("dom=%s %s", a->rec.name, e.text);
-    a->exit_status = status;
+    if (status == AGENT_EXIT_DONE) {
+        /* What else is pending in this turn of the loop still runs. */
+        a->forgotten = true;
+        if (store_delete(a->rec.uuid, &e))
+            log_error("dom=%s %s", a->rec.name, e.text);
+    }
+    a->exit_status = a->forgotten ? AGENT_EXIT_DONE : status;
+    a->over = true;
     ev_break(a->loop, EVBREAK_ALL);
 }
 
@@ -142,7 +149,7 @@ void agent_send_hello(struct agent *a)
         .role = a->rec.role == ROLE_PRIMARY ? WIRE_PRIMARY : WIRE_BACKUP,
         .running = a->rec.running,
         .generation = a->lease.generation,
-        .beat_ms = a->cfg.beat_ms,
+        .beat_ms = a->rec.timeout_ms / 10,
     };
     struct buf b = {0};
 
@@ -307,6 +314,7 @@ static void ipc_gone(struct ipc_conn *c, const struct err *why, void *arg)
     struct agent *a = arg;
 
     (void)why;
+    a->role->client_gone(a, c);
     if (a->daemon == c)
         a->daemon = NULL;
 }
@@ -358,7 +366,8 @@ static int agent_setup(struct agent *a, const char *uuid, struct err *e)
 static void agent_timers(struct agent *a)
 {
     double t = a->rec.timeout_ms / 1000.0;
-    double beat = a->rec.timeout_ms / 5 / 1000.0;
+    /* A stall of 0.8 T and the pause before it have to fit into T. */
+    double beat = a->rec.timeout_ms / 10 / 1000.0;
 
     ev_timer_init(&a->tick, tick_cb, 0., t / 20);
     a->tick.data = a;
@@ -392,7 +401,9 @@ static int agent_run(struct agent *a, struct err *e)
     if (a->role->start(a, e))
         return -1;
     agent_timers(a);
-    ev_run(a->loop, 0);
+    /* ev_run() forgets an ev_break() that came before it. */
+    if (!a->over)
+        ev_run(a->loop, 0);
     return 0;
 }
 

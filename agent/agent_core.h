@@ -39,6 +39,8 @@ struct agent_role {
     /* {"op":"stop"}, {"op":"takeover"}, {"op":"session"} with fd. */
     void (*request)(struct agent *a, struct ipc_conn *c, json_t *msg, int fd);
     void (*status)(struct agent *a, json_t *out);
+    /* `c` is about to be freed: a->daemon is still it, if it was. */
+    void (*client_gone)(struct agent *a, struct ipc_conn *c);
 };
 extern const struct agent_role agent_primary_role, agent_backup_role;
 
@@ -66,6 +68,8 @@ struct agent {
 
     ev_timer tick, beat;
     int exit_status;
+    bool over;      /* agent_exit() was called */
+    bool forgotten; /* the record is deleted: nothing may write it again */
 };
 
 /* Change the state: record, log, tell the daemon. `why` is kept. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "agent/job.h"
 #include "agent/paths.h"
@@ -45,7 +46,7 @@ void primary_retry(struct primary *p, double seconds)
 
 static double backoff(struct primary *p)
 {
-    unsigned n = p->tries < 6 ? p->tries : 6;
+    unsigned n = p->tries < 4 ? p->tries : 4;
 
     p->tries++;
     return 0.2 * (double)(1u << n);
@@ -76,6 +77,10 @@ void primary_failed(struct primary *p, const struct err *why)
         return;
     }
     p->failure = *why;
+    if (!a->rec.wanted) {
+        primary_leave(p);
+        return;
+    }
     if (!p->established && !p->leftovers) {
         tell_failed(p);
         log_error("dom=%s not protected: %s", a->rec.name, why->text);
@@ -102,6 +107,16 @@ void primary_end(struct primary *p, enum engine_stop_how how,
         primary_ended(p);
 }
 
+void primary_leave(struct primary *p)
+{
+    enum lease_state now = p->a->lease.state;
+
+    if (now == LEASE_GUARDED || now == LEASE_ASKING)
+        primary_phase(p, PH_STOP); /* the lease lets go after its timeout */
+    else
+        primary_end(p, ENGINE_RELEASE, THEN_DONE);
+}
+
 static void stop_answer(struct primary *p)
 {
     if (p->stopper)
@@ -109,6 +124,25 @@ static void stop_answer(struct primary *p)
     json_decref(p->stop_request);
     p->stopper = NULL;
     p->stop_request = NULL;
+}
+
+/* Without an engine and before the next cycle. */
+static void try_again(struct primary *p)
+{
+    struct agent *a = p->a;
+
+    agent_session_drop(a);
+    if (!p->failure.text[0])
+        err_kind(&p->failure, ERR_TIMEOUT, "%s did not answer in time",
+                 a->rec.peer);
+    if (!p->established) {
+        primary_failed(p, &p->failure);
+        return;
+    }
+    if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
+        agent_state(a, VM_DEGRADED, "%s", p->failure.text);
+    primary_retry(p, backoff(p));
+    primary_phase(p, PH_WAIT);
 }
 
 static void guest_down(struct primary *p)
@@ -129,6 +163,9 @@ void primary_ended(struct primary *p)
 {
     struct agent *a = p->a;
 
+    /* Whatever ended the engine: after `unprotect` nothing begins again. */
+    if (!a->rec.wanted)
+        p->then = THEN_DONE;
     switch (p->then) {
     case THEN_DONE:
         agent_state(a, VM_UNPROTECTED, "unprotect was asked for");
@@ -144,43 +181,52 @@ void primary_ended(struct primary *p)
         guest_down(p);
         break;
     case THEN_RETRY:
-        agent_session_drop(a);
-        if (!p->established) {
-            primary_failed(p, &p->failure);
-            break;
-        }
-        primary_retry(p, backoff(p));
-        primary_phase(p, PH_WAIT);
+        try_again(p);
         break;
     }
+}
+
+static void leftovers_end(struct primary *p, bool release)
+{
+    struct agent *a = p->a;
+    char tag[NETBUF_TAG_MAX + 1];
+    struct err e = ERR_INIT;
+
+    if (!p->leftovers)
+        return;
+    snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
+    if (netbuf_cleanup_leftovers(tag, release, &e))
+        agent_event(a, "error", "%s held output: %s",
+                    release ? "releasing" : "dropping", e.text);
+    p->leftovers = false;
+}
+
+static void fence(struct primary *p)
+{
+    struct agent *a = p->a;
+    struct err e = ERR_INIT;
+
+    if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
+        log_error("dom=%s pause: %s", a->rec.name, e.text);
+    a->rec.running = false;
+    agent_state(a, VM_FENCED, "%s runs the VM now; the copy here is paused",
+                a->rec.peer);
+    leftovers_end(p, false);
+    primary_end(p, ENGINE_DROP, THEN_FENCED);
 }
 
 /* What the lease decided. */
 static void primary_decided(struct agent *a, enum lease_action action)
 {
     struct primary *p = a->priv;
-    struct err e = ERR_INIT;
 
-    if (action == LEASE_DO_FENCE) {
-        if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
-            log_error("dom=%s pause: %s", a->rec.name, e.text);
-        a->rec.running = false;
-        agent_state(a, VM_FENCED, "%s runs the VM now; the copy here is paused",
-                    a->rec.peer);
-        primary_end(p, ENGINE_DROP, THEN_FENCED);
-        return;
-    }
+    if (action == LEASE_DO_FENCE)
+        fence(p);
     if (action != LEASE_DO_RELEASE)
         return;
-    if (p->leftovers) {
-        char tag[NETBUF_TAG_MAX + 1];
-        snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
-        if (netbuf_cleanup_leftovers(tag, true, &e))
-            agent_event(a, "error", "releasing held output: %s", e.text);
-        p->leftovers = false;
-    }
+    leftovers_end(p, true);
     bool told = p->phase == PH_DISCARD || p->phase == PH_STOP;
-    if (!told && a->state.now == VM_PROTECTED)
+    if (!told && !p->voided && a->state.now == VM_PROTECTED)
         agent_state(a, VM_DEGRADED,
                     "no answer from %s: running alone, "
                     "generation %llu",
@@ -208,7 +254,7 @@ static void ask_prepare(struct primary *p)
     primary_retry(p, 30.);
     agent_ask(a,
               json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:i}", "ask",
-                        (int)p->tries + 1, "op", "prepare", "uuid", a->rec.uuid,
+                        (int)++p->asked, "op", "prepare", "uuid", a->rec.uuid,
                         "name", a->rec.name, "peer", a->rec.peer, "generation",
                         (json_int_t)a->lease.generation, "incarnation",
                         incarnation, "arbiter", a->rec.arbiter, "timeout_ms",
@@ -219,7 +265,8 @@ static void on_answer(struct primary *p, const json_t *msg)
 {
     struct err e = ERR_INIT;
 
-    if (p->phase != PH_PREPARE)
+    if (p->phase != PH_PREPARE ||
+        json_number(msg, "answer", -1) != (long long)p->asked)
         return;
     ev_timer_stop(p->a->loop, &p->retry);
     if (ipc_error_of(msg, &e) ||
@@ -243,10 +290,10 @@ static void look_for_guest(struct primary *p)
 
     if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, &e) ||
         d.shutdown != HV_RUNNING) {
-        if (p->tries++ == 60)
+        if (p->looks++ == 60)
             agent_event(a, "no-guest", "%s does not run here: %s", a->rec.name,
                         e.text);
-        if (p->tries > 120 && p->down == HV_POWEROFF) {
+        if (p->looks > 120 && p->down == HV_POWEROFF) {
             agent_exit(a, AGENT_EXIT_DONE);
             return;
         }
@@ -255,10 +302,12 @@ static void look_for_guest(struct primary *p)
     }
     if (a->rec.domid != (int64_t)d.domid) {
         a->rec.domid = d.domid;
+        if (getrandom(a->rec.incarnation, sizeof a->rec.incarnation, 0) < 0)
+            abort();
         if (!agent_save(a))
             return;
     }
-    p->tries = 0;
+    p->looks = 0;
     p->then = THEN_RETRY;
     ask_prepare(p);
 }
@@ -284,6 +333,11 @@ static void retry_cb(struct ev_loop *loop, ev_timer *w, int revents)
     case PH_REJOIN:
         if (!p->a->session)
             primary_connect(p);
+        break;
+    case PH_STOP:
+        /* No replica can exist: the answer is not worth waiting for. */
+        if (p->a->lease.state == LEASE_FREE)
+            primary_end(p, ENGINE_RELEASE, p->then);
         break;
     default:
         break;
@@ -336,18 +390,40 @@ static void recover_done(void *arg, int rc, const struct err *e)
                         p->a->rec.peer, p->a->rec.timeout_ms);
             agent_lease_event(p->a, LEASE_EV_COMMIT);
         }
-        look_for_guest(p);
+        primary_phase(p, PH_WAIT);
+        if (p->a->rec.wanted)
+            look_for_guest(p);
+        else
+            primary_leave(p);
     }
     free(j);
+}
+
+/* Where a predecessor left it, when that is all there is to do. */
+static bool resume_at_rest(struct primary *p, bool there)
+{
+    struct agent *a = p->a;
+
+    if (a->rec.state == VM_FENCED) {
+        a->lease.state = LEASE_FENCED;
+        primary_phase(p, PH_FENCED);
+    } else if (!there) {
+        primary_phase(p, PH_NO_GUEST);
+        primary_retry(p, 0.1);
+    } else {
+        return false;
+    }
+    if (!a->rec.wanted)
+        primary_leave(p);
+    return true;
 }
 
 static int primary_start(struct agent *a, struct err *e)
 {
     struct primary *p = calloc(1, sizeof *p);
-    struct recover_job *j = calloc(1, sizeof *j);
     struct hv_domain d;
 
-    if (!p || !j)
+    if (!p)
         abort();
     a->priv = p;
     p->a = a;
@@ -356,14 +432,14 @@ static int primary_start(struct agent *a, struct err *e)
     primary_engine_init(p);
     ev_init(&p->retry, retry_cb);
     p->retry.data = p;
-    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e)) {
-        free(j);
-        err_clear(e);
-        primary_phase(p, PH_NO_GUEST);
-        primary_retry(p, 0.1);
+    bool there = !a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e);
+    err_clear(e);
+    if (resume_at_rest(p, there))
         return 0;
-    }
     a->rec.domid = d.domid;
+    struct recover_job *j = calloc(1, sizeof *j);
+    if (!j)
+        abort();
     j->p = p;
     j->domid = d.domid;
     snprintf(j->flag, sizeof j->flag, "%s", path_flag(a->rec.uuid).s);
@@ -371,10 +447,30 @@ static int primary_start(struct agent *a, struct err *e)
     return 0;
 }
 
+/* A peer that hangs before it holds a replica, of which the lease knows
+ * nothing: the session ends, and the cycle with it. */
 static void primary_tick(struct agent *a, uint64_t now)
 {
-    (void)a;
-    (void)now;
+    uint64_t bound = 5 * a->lease.timeout_ns;
+    struct link_stats stats;
+    struct err e = ERR_INIT;
+
+    if (!a->session || !link_is_ready(a->session) ||
+        a->lease.state != LEASE_FREE)
+        return;
+    if (bound < 5 * NS_PER_SEC)
+        bound = 5 * NS_PER_SEC;
+    /* agent_ns: our own stalls are forgiven there. */
+    link_stats(a->session, &stats);
+    uint64_t heard =
+        stats.heard_ns > stats.ready_ns ? stats.heard_ns : stats.ready_ns;
+    if (heard < a->lease.agent_ns)
+        heard = a->lease.agent_ns;
+    if (now <= heard + bound)
+        return;
+    err_kind(&e, ERR_TIMEOUT, "%s is silent for %llu s", a->rec.peer,
+             (unsigned long long)(bound / NS_PER_SEC));
+    link_abort(a->session, &e);
 }
 
 /* --- The operator --- */
@@ -383,20 +479,33 @@ static void on_stop(struct primary *p, struct ipc_conn *c, json_t *msg)
 {
     struct agent *a = p->a;
 
+    /* Asked again: whoever asked before sees the end of the agent. */
+    json_decref(p->stop_request);
     p->stopper = c;
     p->stop_request = json_incref(msg);
     a->rec.wanted = false;
     if (!agent_save(a))
         return;
     p->then = THEN_DONE;
-    if (p->phase == PH_ENDING)
-        return;
+    if (p->phase == PH_ENDING || p->phase == PH_RECOVER)
+        return; /* the end of that goes on with it */
     if (a->session && a->hello_seen)
         primary_send_stop(p, WIRE_STOP_UNPROTECT);
-    else if (a->lease.state == LEASE_FREE || p->phase == PH_FENCED)
-        primary_end(p, ENGINE_RELEASE, THEN_DONE);
     else
-        primary_phase(p, PH_STOP); /* the lease lets go after its timeout */
+        primary_leave(p);
+}
+
+static void primary_client_gone(struct agent *a, struct ipc_conn *c)
+{
+    struct primary *p = a->priv;
+
+    if (p->stopper == c)
+        p->stopper = NULL;
+    /* The answer won't come: ask the next daemon. */
+    if (a->daemon == c && p->phase == PH_PREPARE) {
+        primary_retry(p, 0.1);
+        primary_phase(p, PH_WAIT);
+    }
 }
 
 static void primary_request(struct agent *a, struct ipc_conn *c, json_t *msg,
@@ -431,4 +540,5 @@ const struct agent_role agent_primary_role = {
     .hello = primary_hello,
     .request = primary_request,
     .status = primary_status,
+    .client_gone = primary_client_gone,
 };

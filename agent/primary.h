@@ -37,11 +37,12 @@ struct primary {
     struct agent *a;
     enum phase phase;
     enum afterwards then;
-    bool established; /* was Protected once: failures are retried */
-    bool leftovers;   /* a predecessor's plug is still closed */
-    bool ask_pending;
-    unsigned tries;
-    struct err failure; /* of a protect that never worked */
+    bool established;   /* was Protected once: failures are retried */
+    bool leftovers;     /* a predecessor's plug is still closed */
+    unsigned tries;     /* cycles since it was last Protected */
+    unsigned looks;     /* for the guest, in vain */
+    unsigned asked;     /* number of the last question to our daemon */
+    struct err failure; /* what ended the cycle; empty: nothing known */
 
     struct buf blueprint;
     char address[256];
@@ -76,6 +77,8 @@ void primary_retry(struct primary *p, double seconds);
 void primary_end(struct primary *p, enum engine_stop_how how,
                  enum afterwards then);
 void primary_ended(struct primary *p);
+/* unprotect was decided and there is nobody to tell. */
+void primary_leave(struct primary *p);
 
 /* primary_engine.c */
 int primary_engine_open(struct primary *p, struct err *e);

@@ -101,8 +101,10 @@ int primary_engine_open(struct primary *p, struct err *e)
         .event_arg = p,
     };
 
-    if (net_open(p, e))
+    if (net_open(p, e)) {
+        net_free(p);
         return -1;
+    }
     if (p->net)
         c.devices[c.device_count++] = p->net;
     snprintf(c.name, sizeof c.name, "%s", a->rec.name);
@@ -146,6 +148,7 @@ static void on_synced(struct primary *p, const struct engine_event *ev)
     primary_phase(p, PH_RUN);
     p->established = true;
     p->tries = 0;
+    err_clear(&p->failure);
     agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",
                 (unsigned long long)ev->epoch, p->a->rec.peer);
 }
@@ -156,8 +159,7 @@ static void on_void(struct primary *p, const struct err *why)
 {
     agent_event(p->a, "void", "the replica is void: %s", why->text);
     p->voided = true;
-    if (!p->established)
-        p->failure = *why;
+    p->failure = *why;
     if (p->a->lease.state == LEASE_FREE) {
         primary_end(p, ENGINE_RELEASE, THEN_RETRY);
         return;

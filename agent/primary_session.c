@@ -45,6 +45,7 @@ void primary_send_stop(struct primary *p, enum wire_stop_reason reason)
     stop_put(&b, &s);
     link_send_urgent(p->a->session, WIRE_STOP, b.data, b.len);
     buf_free(&b);
+    primary_retry(p, 2.);
     primary_phase(p, PH_STOP);
 }
 
@@ -138,6 +139,15 @@ static bool peer_runs(struct primary *p, const struct wire_hello *h)
 
     if (!h->running)
         return false;
+    if (!p->established && !p->leftovers && !p->eng) {
+        struct err e = ERR_INIT;
+        err_kind(&e, ERR_REFUSED, "%s runs %s itself since a takeover",
+                 a->rec.peer, a->rec.name);
+        err_hint(&e, "compare `understudy status %s` on both hosts",
+                 a->rec.name);
+        primary_failed(p, &e);
+        return true;
+    }
     if (lease_keeps(a->lease.generation, false, h->generation)) {
         agent_event(a, "two-runners",
                     "%s runs the VM with generation %llu, ours is %llu: it "
@@ -169,7 +179,8 @@ static void rejoin(struct primary *p, const struct wire_hello *h)
     if (!h->has_replica && !h->committed) {
         /* Nothing is there that could take over. */
         p->voided = true;
-        agent_event(a, "void", "%s has lost its replica", a->rec.peer);
+        err_set(&p->failure, "%s has lost its replica", a->rec.peer);
+        agent_event(a, "void", "%s", p->failure.text);
         agent_lease_event(a, LEASE_EV_DISCARDED);
         if (p->phase == PH_REJOIN)
             primary_end(p, ENGINE_RELEASE, THEN_RETRY);
@@ -212,7 +223,9 @@ static void on_hello(struct primary *p, const uint8_t *payload, size_t len)
     a->hello_seen = true;
     if (peer_runs(p, &h))
         return;
-    if (p->eng)
+    if (!a->rec.wanted)
+        primary_send_stop(p, WIRE_STOP_UNPROTECT);
+    else if (p->eng)
         rejoin(p, &h);
     else if (h.has_replica)
         primary_send_discard(p, "a new copy is about to be made");
@@ -249,22 +262,6 @@ static void on_ready(struct primary *p)
     primary_phase(p, PH_SYNC);
     agent_event(p->a, "sync", "copying memory to %s", p->a->rec.peer);
     engine_start_sync(p->eng, p->ticket);
-}
-
-static void on_refuse(struct primary *p, const uint8_t *payload, size_t len)
-{
-    struct err why = ERR_INIT, e = ERR_INIT;
-
-    if (refuse_get(&why, payload, len, &e)) {
-        link_fail(p->a->session, &e);
-        return;
-    }
-    err_add(&why, "%s refuses", p->a->rec.peer);
-    if (p->eng) {
-        agent_event(p->a, "refused", "%s", why.text);
-        return; /* the end of the session follows */
-    }
-    primary_failed(p, &why);
 }
 
 static void on_ack(struct primary *p, const uint8_t *payload, size_t len)
@@ -307,11 +304,6 @@ void primary_record(struct agent *a, uint32_t type, const uint8_t *payload,
     case WIRE_STOPPED:
         on_stopped(p);
         break;
-    case WIRE_REFUSE:
-        on_refuse(p, payload, len);
-        break;
-    case WIRE_BYE:
-        break; /* the end of the session follows */
     default: {
         struct err e = ERR_INIT;
         err_set(&e, "%s from a backup", wire_type_name(type));
@@ -352,15 +344,17 @@ void primary_session_closed(struct agent *a, const struct err *why)
         if (a->lease.state == LEASE_FREE) {
             /* No COMMIT was sent: no replica can exist. */
             p->failure = *why;
-            primary_end(p, ENGINE_RELEASE, THEN_RETRY);
+            primary_end(p, ENGINE_RELEASE, p->then);
         } else {
             primary_retry(p, 0.2);
             primary_phase(p, PH_REJOIN);
         }
         return;
     }
-    if (p->phase == PH_CONNECT || p->phase == PH_DISCARD ||
-        p->phase == PH_DESCRIBE || p->phase == PH_SHELL)
+    if (p->phase == PH_STOP && a->lease.state == LEASE_FREE)
+        primary_end(p, ENGINE_RELEASE, p->then);
+    else if (p->phase == PH_CONNECT || p->phase == PH_DISCARD ||
+             p->phase == PH_DESCRIBE || p->phase == PH_SHELL)
         primary_failed(p, why);
 }
 
