@@ -19,16 +19,17 @@
 /* How long a backup without a replica waits for its primary before it goes:
  * the primary's daemon asks for a new one when it needs it. */
 #define IDLE_NS (60 * NS_PER_SEC)
-
-static void backup_settle(struct backup *b);
-static void blueprint_build(struct backup *b);
+/* Without a session for so long, ask whether there is still a primary. An
+ * answer takes at most ANSWER_NS. */
+#define ASK_NS    (2 * NS_PER_SEC)
+#define ANSWER_NS (30 * NS_PER_SEC)
 
 /* --- Acknowledging
  * ------------------------------------------------------------
  */
 
 /* Apply thread. Only the newest matters. */
-static void ack_cb(void *arg, uint64_t epoch, uint64_t applied)
+void backup_committed(void *arg, uint64_t epoch, uint64_t applied)
 {
     struct backup *b = arg;
 
@@ -65,183 +66,6 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
     }
 }
 
-/* --- Building the shell (a job)
- * ------------------------------------------------
- */
-
-struct shell_job {
-    struct backup *b;
-    struct hv *hv;
-    struct replica *rep;
-    uint32_t shell;
-    bool build;
-};
-
-static int shell_destroy(struct hv *hv, const uint8_t uuid[16], struct err *e)
-{
-    struct hv_domain d;
-
-    if (hv->ops->find_uuid(hv, uuid, true, &d, e)) {
-        if (e->kind != ERR_GONE)
-            return -1;
-        err_clear(e);
-        return 0;
-    }
-    return hv->ops->destroy(hv, d.domid, e);
-}
-
-static int shell_build(struct shell_job *j, struct err *e)
-{
-    const struct buf *bp = &j->b->blueprint;
-    struct replica_config c = {.ack = ack_cb, .ack_arg = j->b};
-    const struct hv_ops *ops = j->hv->ops;
-
-    if (ops->shell_check(j->hv, bp->data, bp->len, e) ||
-        ops->shell_build(j->hv, bp->data, bp->len, &j->shell, e))
-        return -1;
-    c.domid = j->shell;
-    snprintf(c.name, sizeof c.name, "%s", j->b->a->rec.name);
-    if (replica_open(&j->rep, j->hv, &c, e)) {
-        struct err ignored = ERR_INIT;
-        ops->destroy(j->hv, j->shell, &ignored);
-        return -1;
-    }
-    j->hv = NULL; /* the replica's now */
-    return 0;
-}
-
-/* Give up what is there; then, if asked, build anew. */
-static int shell_run(void *arg, struct err *e)
-{
-    struct shell_job *j = arg;
-    int rc;
-
-    replica_free(j->rep);
-    j->rep = NULL;
-    if (agent_hv_open(&j->hv, e))
-        return -1;
-    rc = shell_destroy(j->hv, j->b->a->uuid, e);
-    if (!rc && j->build)
-        rc = shell_build(j, e);
-    if (j->hv)
-        j->hv->ops->close(j->hv);
-    return rc;
-}
-
-static void send_ready(struct backup *b)
-{
-    struct wire_ready r = {.generation = b->a->lease.generation};
-    struct buf out = {0};
-
-    ready_put(&out, &r);
-    link_send(b->a->session, WIRE_READY, out.data, out.len);
-    buf_free(&out);
-}
-
-static void shell_done(void *arg, int rc, const struct err *e)
-{
-    struct shell_job *j = arg;
-    struct backup *b = j->b;
-    struct agent *a = b->a;
-    bool same = a->session && b->session_no == b->job_session;
-
-    b->work = WORK_NONE;
-    b->rep = j->rep;
-    b->shell = j->rep ? j->shell : 0;
-    a->rec.domid = b->shell ? (int64_t)b->shell : -1;
-    b->ack_sent = b->ack_epoch = 0;
-    if (rc)
-        agent_event(a, "error", "%s: %s",
-                    j->build ? "building the shell" : "removing the replica",
-                    e->text);
-    if (j->build && same && rc)
-        link_fail(a->session, e);
-    else if (j->build && same)
-        send_ready(b);
-    free(j);
-    backup_settle(b);
-    if (b->build_due && b->build_due == b->session_no && a->session &&
-        b->work == WORK_NONE)
-        blueprint_build(b);
-}
-
-/* The replica, if any, is void from this moment on; it is never started. */
-static void shell_start(struct backup *b, bool build)
-{
-    struct shell_job *j = calloc(1, sizeof *j);
-    struct agent *a = b->a;
-
-    if (!j)
-        abort();
-    j->b = b;
-    j->rep = b->rep;
-    j->build = build;
-    b->rep = NULL;
-    b->work = build ? WORK_BUILD : WORK_DISCARD;
-    b->job_session = b->session_no;
-    agent_lease_event(a, LEASE_EV_DISCARDED);
-    job_start(a->loop, shell_run, shell_done, j);
-}
-
-/* --- Giving up, and what is said afterwards
- * -------------------------------------
- */
-
-static void reply_discarded(struct backup *b)
-{
-    struct wire_discard d = {.generation = b->a->lease.generation};
-    struct buf out = {0};
-
-    memcpy(d.incarnation, b->a->rec.incarnation, sizeof d.incarnation);
-    snprintf(d.text, sizeof d.text, "the replica is gone");
-    discard_put(&out, &d);
-    link_send_urgent(b->a->session, WIRE_DISCARDED, out.data, out.len);
-    buf_free(&out);
-}
-
-static void reply_stopped(struct backup *b)
-{
-    struct agent *a = b->a;
-    struct buf out = {0};
-    bool over = b->stop.reason != WIRE_STOP_REBOOT;
-
-    agent_event(a, "stop", "%s ends protection: %s", a->rec.peer,
-                stop_reason_name(b->stop.reason));
-    agent_state(a, VM_UNPROTECTED, "the primary ended protection: %s",
-                stop_reason_name(b->stop.reason));
-    if (a->session) {
-        stop_put(&out, &b->stop);
-        link_send_urgent(a->session, WIRE_STOPPED, out.data, out.len);
-        buf_free(&out);
-    }
-    if (over && a->session)
-        link_close(a->session, 2000); /* `closed` ends us */
-    else if (over)
-        agent_exit(a, AGENT_EXIT_DONE);
-}
-
-/* No job is under way: say what was promised. */
-static void backup_settle(struct backup *b)
-{
-    enum reply reply = b->reply;
-
-    b->reply = REPLY_NOTHING;
-    if (reply == REPLY_STOPPED) {
-        b->was_protected = false;
-        reply_stopped(b);
-    } else if (reply == REPLY_DISCARDED && b->a->session) {
-        agent_state(b->a, VM_SYNCING, "the replica was given up");
-        reply_discarded(b);
-    }
-}
-
-static void give_up(struct backup *b, enum reply reply)
-{
-    b->reply = reply;
-    if (b->work == WORK_NONE)
-        shell_start(b, false);
-}
-
 /* --- Records
  * --------------------------------------------------------------------
  */
@@ -266,6 +90,11 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     }
     a->hello_seen = true;
     b->told_silent = false;
+    if (b->work == WORK_TAKEOVER) {
+        err_kind(&e, ERR_REFUSED, "%s is being taken over here", a->rec.name);
+        link_fail(a->session, &e);
+        return;
+    }
     if (a->lease.state == LEASE_WON) {
         if (!lease_keeps(a->lease.generation, true, h.generation))
             agent_lease_event(a, LEASE_EV_DENIED);
@@ -274,50 +103,12 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     /* Our replica is of a generation that is over. */
     if (h.generation > a->lease.generation && a->lease.state == LEASE_STANDBY &&
         b->work == WORK_NONE)
-        give_up(b, REPLY_NOTHING);
+        backup_give_up(b, REPLY_NOTHING);
     if (h.generation >= a->lease.generation) {
         a->lease.generation = h.generation;
         memcpy(a->rec.incarnation, h.incarnation, 16);
         agent_save(a);
     }
-}
-
-/* The whole blueprint is here and nothing else is under way. */
-static void blueprint_build(struct backup *b)
-{
-    b->build_due = 0;
-    buf_free(&b->blueprint);
-    b->blueprint = b->collect;
-    memset(&b->collect, 0, sizeof b->collect);
-    agent_state(b->a, VM_SYNCING, "building the shell for %s", b->a->rec.name);
-    shell_start(b, true);
-}
-
-static void on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
-{
-    struct agent *a = b->a;
-    struct wire_blueprint w;
-    struct err e = ERR_INIT;
-    bool done = false;
-
-    if (blueprint_get(&w, payload, len, &e) ||
-        blueprint_collect(&b->collect, &w, &done, &e)) {
-        link_fail(a->session, &e);
-        return;
-    }
-    if (!done)
-        return;
-    if (b->work == WORK_DISCARD) {
-        b->build_due = b->session_no; /* shell_done() goes on with it */
-        return;
-    }
-    if (b->work != WORK_NONE) {
-        err_kind(&e, ERR_REFUSED, "%s is still clearing up here", a->rec.name);
-        err_hint(&e, "try again in a few seconds");
-        link_fail(a->session, &e);
-        return;
-    }
-    blueprint_build(b);
 }
 
 static void on_epoch_record(struct backup *b, enum epoch_record type,
@@ -340,7 +131,7 @@ static void on_stop(struct backup *b, const uint8_t *payload, size_t len)
     if (stop_get(&b->stop, payload, len, &e))
         link_fail(b->a->session, &e);
     else
-        give_up(b, REPLY_STOPPED);
+        backup_give_up(b, REPLY_STOPPED);
 }
 
 static void on_discard(struct backup *b, const uint8_t *payload, size_t len)
@@ -353,7 +144,22 @@ static void on_discard(struct backup *b, const uint8_t *payload, size_t len)
         return;
     }
     agent_event(b->a, "discard", "the replica is given up: %s", d.text);
-    give_up(b, REPLY_DISCARDED);
+    backup_give_up(b, REPLY_DISCARDED);
+}
+
+/* Why this host is nobody's backup now. */
+static void refuse_text(struct agent *a, struct err *e)
+{
+    if (a->rec.running) {
+        err_kind(e, ERR_REFUSED, "%s runs on this host since a takeover",
+                 a->rec.name);
+        return;
+    }
+    err_kind(e, ERR_REFUSED, "%s: %s", a->rec.name, a->reason);
+    err_hint(e,
+             "on that host: understudy unprotect %s, and remove the paused "
+             "domain",
+             a->rec.name);
 }
 
 static void backup_record(struct agent *a, uint32_t type,
@@ -364,8 +170,7 @@ static void backup_record(struct agent *a, uint32_t type,
     struct err e = ERR_INIT;
 
     if (runs && type != WIRE_HELLO && type != WIRE_BYE) {
-        err_kind(&e, ERR_REFUSED, "%s runs on this host since a takeover",
-                 a->rec.name);
+        refuse_text(a, &e);
         link_fail(a->session, &e);
         return;
     }
@@ -374,7 +179,7 @@ static void backup_record(struct agent *a, uint32_t type,
         on_hello(b, payload, len);
         break;
     case WIRE_BLUEPRINT:
-        on_blueprint(b, payload, len);
+        backup_on_blueprint(b, payload, len);
         break;
     case WIRE_PAGES:
         on_epoch_record(b, EPOCH_PAGES, payload, len);
@@ -475,7 +280,7 @@ static void backup_decided(struct agent *a, enum lease_action action)
     if (action == LEASE_DO_TAKEOVER) {
         backup_takeover_start(b);
     } else if (action == LEASE_DO_DISCARD) {
-        give_up(b, REPLY_NOTHING);
+        backup_give_up(b, REPLY_NOTHING);
     } else if (action == LEASE_DO_FENCE) {
         if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
             log_error("dom=%s pause: %s", a->rec.name, e.text);
@@ -486,11 +291,27 @@ static void backup_decided(struct agent *a, enum lease_action action)
     }
 }
 
+static void ask_for_primary(struct backup *b, uint64_t now)
+{
+    struct agent *a = b->a;
+
+    if (a->session || b->work != WORK_NONE || !a->daemon) {
+        b->ask_ns = now + ASK_NS;
+        return;
+    }
+    if (now < b->ask_ns)
+        return;
+    b->ask_ns = now + ANSWER_NS;
+    agent_ask(a, json_pack("{s:i, s:s, s:s}", "ask", (int)++b->asked, "op",
+                           "query", "uuid", a->rec.uuid));
+}
+
 static void backup_tick(struct agent *a, uint64_t now)
 {
     struct backup *b = a->priv;
     bool replica = a->lease.state != LEASE_EMPTY;
 
+    ask_for_primary(b, now);
     if (replica || a->session || b->work != WORK_NONE) {
         b->idle_ns = now;
         return;
@@ -507,26 +328,6 @@ static void backup_tick(struct agent *a, uint64_t now)
         agent_event(a, "idle", "no primary came: forgetting %s", a->rec.name);
         agent_exit(a, AGENT_EXIT_DONE);
     }
-}
-
-/* We run the VM since an earlier takeover. */
-static int backup_resume(struct backup *b, struct err *e)
-{
-    struct agent *a = b->a;
-    struct hv_domain d;
-
-    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e) &&
-        a->hv->ops->find_uuid(a->hv, a->uuid, true, &d, e)) {
-        if (e->kind != ERR_GONE)
-            return -1;
-        agent_event(a, "gone", "%s ran here since a takeover and is gone",
-                    a->rec.name);
-        agent_exit(a, AGENT_EXIT_DONE);
-        return 0;
-    }
-    a->lease.state = LEASE_WON;
-    a->rec.domid = d.domid;
-    return 0;
 }
 
 static int backup_start(struct agent *a, struct err *e)
@@ -547,26 +348,61 @@ static int backup_start(struct agent *a, struct err *e)
         return backup_resume(b, e);
     /* What a predecessor held died with it: memory alone is no replica. */
     agent_state(a, VM_SYNCING, "waiting for %s", a->rec.peer);
-    shell_start(b, false);
+    backup_clear(b);
     return 0;
 }
 
-/* unprotect, typed here: it has to be typed where the VM runs. */
+/* unprotect, typed here: it has to be typed where the VM runs, unless nothing
+ * that could be taken over is left here and nobody comes. */
 static void on_unprotect(struct backup *b, struct ipc_conn *c, json_t *msg)
 {
     struct agent *a = b->a;
     struct err e = ERR_INIT;
+    bool ran = a->lease.state == LEASE_WON || a->lease.state == LEASE_LOST;
+    bool forsaken = a->lease.state == LEASE_EMPTY && !a->session &&
+                    lease_silence(&a->lease, clock_ns()) > a->lease.timeout_ns;
 
-    if (a->lease.state == LEASE_WON || a->lease.state == LEASE_LOST) {
-        ipc_reply(c, msg, NULL);
-        agent_state(a, VM_UNPROTECTED, "unprotect was asked for");
-        agent_exit(a, AGENT_EXIT_DONE);
+    if (!ran && !forsaken) {
+        err_kind(&e, ERR_REFUSED, "%s runs on %s, this host is only its backup",
+                 a->rec.name, a->rec.peer);
+        err_hint(&e, "on %s: understudy unprotect %s", a->rec.peer,
+                 a->rec.name);
+        ipc_reply_error(c, msg, &e);
         return;
     }
-    err_kind(&e, ERR_REFUSED, "%s is the backup of %s", "this host",
-             a->rec.name);
-    err_hint(&e, "type it on %s, where the VM runs", a->rec.peer);
-    ipc_reply_error(c, msg, &e);
+    ipc_reply(c, msg, NULL);
+    b->reply = REPLY_LEFT;
+    if (b->work == WORK_NONE)
+        backup_settle(b);
+}
+
+/* An answer to `query`: the primary's host knows nothing of this VM, so its
+ * protection was ended when we could not be told. */
+static void on_answer(struct backup *b, const json_t *msg)
+{
+    struct agent *a = b->a;
+
+    if (json_number(msg, "answer", -1) != (long long)b->asked)
+        return;
+    b->ask_ns = clock_ns() + ASK_NS;
+    if (a->session || b->work != WORK_NONE || !json_flag(msg, "ok", false) ||
+        json_flag(msg, "known", true))
+        return;
+    if (a->lease.state != LEASE_EMPTY && a->lease.state != LEASE_STANDBY)
+        return;
+    agent_event(a, "stop", "%s does not protect %s any more", a->rec.peer,
+                a->rec.name);
+    backup_give_up(b, REPLY_LEFT);
+}
+
+static void backup_client_gone(struct agent *a, struct ipc_conn *c)
+{
+    struct backup *b = a->priv;
+
+    if (b->taker == c)
+        b->taker = NULL;
+    if (a->daemon == c)
+        b->ask_ns = clock_ns() + ASK_NS;
 }
 
 static void backup_request(struct agent *a, struct ipc_conn *c, json_t *msg,
@@ -584,6 +420,8 @@ static void backup_request(struct agent *a, struct ipc_conn *c, json_t *msg,
         close(fd);
     if (!strcmp(op, "takeover")) {
         backup_on_takeover(b, c, msg);
+    } else if (json_object_get(msg, "answer")) {
+        on_answer(b, msg);
     } else if (!strcmp(op, "stop")) {
         on_unprotect(b, c, msg);
     } else {
@@ -632,4 +470,5 @@ const struct agent_role agent_backup_role = {
     .hello = backup_hello,
     .request = backup_request,
     .status = backup_status,
+    .client_gone = backup_client_gone,
 };

@@ -10,7 +10,12 @@
 enum work { WORK_NONE, WORK_BUILD, WORK_DISCARD, WORK_TAKEOVER, WORK_RENAME };
 
 /* What the primary is told when a discard is done. */
-enum reply { REPLY_NOTHING, REPLY_DISCARDED, REPLY_STOPPED };
+enum reply {
+    REPLY_NOTHING,
+    REPLY_DISCARDED,
+    REPLY_STOPPED,
+    REPLY_LEFT, /* nobody: this agent ends */
+};
 
 struct backup {
     struct agent *a;
@@ -27,6 +32,8 @@ struct backup {
     bool was_protected;
     bool told_silent;
     uint64_t idle_ns; /* since when nobody has been here */
+    uint64_t ask_ns;  /* when to ask next whether the primary still exists */
+    unsigned asked;   /* number of that question */
 
     /* Takeover. */
     uint64_t heard_ns, claimed_ns, running_ns;
@@ -39,9 +46,25 @@ struct backup {
     uint64_t ack_sent;
 };
 
+/* backup.c. Apply thread: epoch n is committed. */
+void backup_committed(void *arg, uint64_t epoch, uint64_t applied);
+
+/* backup_shell.c */
+void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len);
+/* Void the replica, have it and its shell removed. No job may be under way. */
+void backup_clear(struct backup *b);
+/* The same, now or after the job that is under way; then say `reply`. */
+void backup_give_up(struct backup *b, enum reply reply);
+/* No job is under way: say, or do, what was promised. */
+void backup_settle(struct backup *b);
+
+/* backup_takeover.c */
 /* The generation is won: become the VM. */
 void backup_takeover_start(struct backup *b);
 /* The operator's `takeover`. */
 void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg);
+/* At the start: we run the VM since an earlier takeover, or a predecessor died
+ * when it was about to. */
+int backup_resume(struct backup *b, struct err *e);
 
 #endif

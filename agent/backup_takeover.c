@@ -22,15 +22,19 @@ struct takeover_job {
 static int takeover_run(void *arg, struct err *e)
 {
     struct takeover_job *j = arg;
-    struct hv *hv = NULL;
 
     fault_point("takeover.begin");
+    return replica_takeover(j->rep, e);
+}
+
+static int unpause_run(void *arg, struct err *e)
+{
+    struct takeover_job *j = arg;
+    struct hv *hv = NULL;
+
     if (agent_hv_open(&hv, e))
         return -1;
-    int rc = replica_takeover(j->rep, e);
-    fault_point("takeover.state_set");
-    if (!rc)
-        rc = hv->ops->unpause(hv, j->shell, e);
+    int rc = hv->ops->unpause(hv, j->shell, e);
     hv->ops->close(hv);
     return rc;
 }
@@ -58,6 +62,7 @@ static void rename_done(void *arg, int rc, const struct err *e)
     if (rc)
         agent_event(b->a, "error", "renaming the domain: %s", e->text);
     free(j);
+    backup_settle(b);
 }
 
 static void taker_answer(struct backup *b, const struct err *why)
@@ -71,23 +76,30 @@ static void taker_answer(struct backup *b, const struct err *why)
     b->take_request = NULL;
 }
 
-static void takeover_done(void *arg, int rc, const struct err *e)
+static void takeover_failed(struct takeover_job *j, const struct err *e)
+{
+    struct backup *b = j->b;
+
+    b->a->rec.running = false;
+    agent_state(b->a, VM_FAILED, "the takeover failed: %s", e->text);
+    taker_answer(b, e);
+    b->work = WORK_NONE;
+    b->rep = j->rep;
+    free(j);
+    backup_settle(b);
+}
+
+static void unpause_done(void *arg, int rc, const struct err *e)
 {
     struct takeover_job *j = arg;
     struct backup *b = j->b;
     struct agent *a = b->a;
 
     if (rc) {
-        agent_state(a, VM_FAILED, "the takeover failed: %s", e->text);
-        taker_answer(b, e);
-        b->work = WORK_NONE;
-        b->rep = j->rep;
-        free(j);
+        takeover_failed(j, e);
         return;
     }
     b->running_ns = clock_ns();
-    a->rec.running = true;
-    a->rec.domid = j->shell;
     agent_state(
         a, VM_TAKEN_OVER,
         "took over from %s at epoch %llu, generation %llu: silent "
@@ -99,6 +111,26 @@ static void takeover_done(void *arg, int rc, const struct err *e)
     taker_answer(b, NULL);
     b->work = WORK_RENAME;
     job_start(a->loop, rename_run, rename_done, j);
+}
+
+/* The shell is the VM, as far as memory and state go. From here on a successor
+ * must go on with it, not clear it away: that is written down first. */
+static void takeover_done(void *arg, int rc, const struct err *e)
+{
+    struct takeover_job *j = arg;
+    struct agent *a = j->b->a;
+
+    if (rc) {
+        takeover_failed(j, e);
+        return;
+    }
+    fault_point("takeover.state_set");
+    a->rec.running = true;
+    a->rec.domid = j->shell;
+    if (!agent_save(a))
+        return;
+    fault_point("takeover.recorded");
+    job_start(a->loop, unpause_run, unpause_done, j);
 }
 
 void backup_takeover_start(struct backup *b)
@@ -129,7 +161,9 @@ void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
     uint64_t silent = lease_silence(&a->lease, clock_ns());
     struct err e = ERR_INIT;
 
-    if (a->lease.state == LEASE_WON)
+    if (a->lease.state == LEASE_WON && a->state.now == VM_FAILED)
+        err_kind(&e, ERR_REFUSED, "%s", a->reason);
+    else if (a->lease.state == LEASE_WON)
         err_kind(&e, ERR_REFUSED, "%s runs here already", a->rec.name);
     else if (a->lease.state != LEASE_STANDBY || !b->rep)
         err_kind(&e, ERR_REFUSED, "there is no whole replica of %s here",
@@ -149,4 +183,45 @@ void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
     b->take_request = json_incref(msg);
     enum lease_action act = lease_event(&a->lease, LEASE_EV_FORCED, clock_ns());
     agent_lease_action(a, act);
+}
+
+static int resume_finish(struct agent *a, const struct hv_domain *d,
+                         struct err *e)
+{
+    const struct hv_ops *ops = a->hv->ops;
+
+    if (d->paused && ops->unpause(a->hv, d->domid, e))
+        return -1;
+    if (ops->rename(a->hv, d->domid, a->rec.name, e))
+        agent_event(a, "error", "renaming the domain: %s", e->text);
+    err_clear(e);
+    agent_state(a, VM_TAKEN_OVER,
+                "the agent died during the takeover; its successor went on");
+    return 0;
+}
+
+int backup_resume(struct backup *b, struct err *e)
+{
+    struct agent *a = b->a;
+    struct hv_domain d;
+    bool unfinished = false;
+
+    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e)) {
+        if (e->kind != ERR_GONE)
+            return -1;
+        err_clear(e);
+        unfinished = !a->hv->ops->find_uuid(a->hv, a->uuid, true, &d, e);
+        if (!unfinished && e->kind != ERR_GONE)
+            return -1;
+        if (!unfinished) {
+            err_clear(e);
+            agent_event(a, "gone", "%s ran here since a takeover and is gone",
+                        a->rec.name);
+            agent_exit(a, AGENT_EXIT_DONE);
+            return 0;
+        }
+    }
+    a->lease.state = LEASE_WON;
+    a->rec.domid = d.domid;
+    return unfinished ? resume_finish(a, &d, e) : 0;
 }

@@ -255,14 +255,19 @@ static void on_query(struct daemon *d, struct host_request *r,
                      const struct link_peer *from, const json_t *msg)
 {
     struct err e = ERR_INIT;
-    struct vm *vm = vm_of(d, from, msg, &e);
+    struct vm *vm = vm_find_uuid(d, json_text(msg, "uuid", ""));
     struct vm_record rec;
 
-    if (!vm || store_load(vm->rec.uuid, &rec, &e)) {
+    /* An answer, not an error: the asker gives its replica up for it. */
+    if (!vm || (!vm->damaged && strcmp(vm->rec.peer, from->name))) {
+        host_reply(r, json_pack("{sb sb}", "ok", 1, "known", 0));
+        return;
+    }
+    if (store_load(vm->rec.uuid, &rec, &e)) {
         host_reply_error(r, &e);
         return;
     }
-    host_reply(r, json_pack("{sb ss sI ss sb}", "ok", 1, "role",
+    host_reply(r, json_pack("{sb sb ss sI ss sb}", "ok", 1, "known", 1, "role",
                             vm_role_name(rec.role), "generation",
                             (json_int_t)rec.generation, "state",
                             vm_state_name(vm->state), "running", rec.running));

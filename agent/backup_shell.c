@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The backup's agent: the shell is built, and given up, by jobs; what the
+ * primary is told when that is done. Loop thread, except for shell_run(). */
+#include "agent/backup.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/job.h"
+#include "common/log.h"
+
+static void blueprint_build(struct backup *b);
+
+/* --- Building the shell (a job)
+ * ------------------------------------------------
+ */
+
+struct shell_job {
+    struct backup *b;
+    struct hv *hv;
+    struct replica *rep;
+    uint32_t shell;
+    bool build;
+};
+
+static int shell_destroy(struct hv *hv, const uint8_t uuid[16], struct err *e)
+{
+    struct hv_domain d;
+
+    if (hv->ops->find_uuid(hv, uuid, true, &d, e)) {
+        if (e->kind != ERR_GONE)
+            return -1;
+        err_clear(e);
+        return 0;
+    }
+    return hv->ops->destroy(hv, d.domid, e);
+}
+
+static int shell_build(struct shell_job *j, struct err *e)
+{
+    const struct buf *bp = &j->b->blueprint;
+    struct replica_config c = {.ack = backup_committed, .ack_arg = j->b};
+    const struct hv_ops *ops = j->hv->ops;
+
+    if (ops->shell_check(j->hv, bp->data, bp->len, e) ||
+        ops->shell_build(j->hv, bp->data, bp->len, &j->shell, e))
+        return -1;
+    c.domid = j->shell;
+    snprintf(c.name, sizeof c.name, "%s", j->b->a->rec.name);
+    if (replica_open(&j->rep, j->hv, &c, e)) {
+        struct err ignored = ERR_INIT;
+        ops->destroy(j->hv, j->shell, &ignored);
+        return -1;
+    }
+    j->hv = NULL; /* the replica's now */
+    return 0;
+}
+
+/* Give up what is there; then, if asked, build anew. */
+static int shell_run(void *arg, struct err *e)
+{
+    struct shell_job *j = arg;
+    int rc;
+
+    replica_free(j->rep);
+    j->rep = NULL;
+    if (agent_hv_open(&j->hv, e))
+        return -1;
+    rc = shell_destroy(j->hv, j->b->a->uuid, e);
+    if (!rc && j->build)
+        rc = shell_build(j, e);
+    if (j->hv)
+        j->hv->ops->close(j->hv);
+    return rc;
+}
+
+static void send_ready(struct backup *b)
+{
+    struct wire_ready r = {.generation = b->a->lease.generation};
+    struct buf out = {0};
+
+    ready_put(&out, &r);
+    link_send(b->a->session, WIRE_READY, out.data, out.len);
+    buf_free(&out);
+}
+
+static void shell_done(void *arg, int rc, const struct err *e)
+{
+    struct shell_job *j = arg;
+    struct backup *b = j->b;
+    struct agent *a = b->a;
+    bool same = a->session && b->session_no == b->job_session;
+
+    b->work = WORK_NONE;
+    b->rep = j->rep;
+    b->shell = j->rep ? j->shell : 0;
+    a->rec.domid = b->shell ? (int64_t)b->shell : -1;
+    b->ack_sent = b->ack_epoch = 0;
+    if (rc)
+        agent_event(a, "error", "%s: %s",
+                    j->build ? "building the shell" : "removing the replica",
+                    e->text);
+    if (j->build && same && rc)
+        link_fail(a->session, e);
+    else if (j->build && same && b->reply == REPLY_NOTHING)
+        send_ready(b);
+    free(j);
+    backup_settle(b);
+    if (b->build_due && b->build_due == b->session_no && a->session &&
+        b->work == WORK_NONE)
+        blueprint_build(b);
+}
+
+/* The replica, if any, is void from this moment on; it is never started. */
+static void shell_start(struct backup *b, bool build)
+{
+    struct shell_job *j = calloc(1, sizeof *j);
+    struct agent *a = b->a;
+
+    if (!j)
+        abort();
+    j->b = b;
+    j->rep = b->rep;
+    j->build = build;
+    b->rep = NULL;
+    b->work = build ? WORK_BUILD : WORK_DISCARD;
+    b->job_session = b->session_no;
+    agent_lease_event(a, LEASE_EV_DISCARDED);
+    job_start(a->loop, shell_run, shell_done, j);
+}
+
+void backup_clear(struct backup *b)
+{
+    shell_start(b, false);
+}
+
+/* --- Giving up, and what is said afterwards
+ * -------------------------------------
+ */
+
+static void reply_discarded(struct backup *b)
+{
+    struct wire_discard d = {.generation = b->a->lease.generation};
+    struct buf out = {0};
+
+    memcpy(d.incarnation, b->a->rec.incarnation, sizeof d.incarnation);
+    snprintf(d.text, sizeof d.text, "the replica is gone");
+    discard_put(&out, &d);
+    link_send_urgent(b->a->session, WIRE_DISCARDED, out.data, out.len);
+    buf_free(&out);
+}
+
+static void reply_stopped(struct backup *b)
+{
+    struct agent *a = b->a;
+    struct buf out = {0};
+    bool over = b->stop.reason != WIRE_STOP_REBOOT;
+
+    agent_event(a, "stop", "%s ends protection: %s", a->rec.peer,
+                stop_reason_name(b->stop.reason));
+    agent_state(a, VM_UNPROTECTED, "the primary ended protection: %s",
+                stop_reason_name(b->stop.reason));
+    if (a->session) {
+        stop_put(&out, &b->stop);
+        link_send_urgent(a->session, WIRE_STOPPED, out.data, out.len);
+        buf_free(&out);
+    }
+    if (over && a->session)
+        link_close(a->session, 2000); /* `closed` ends us */
+    else if (over)
+        agent_exit(a, AGENT_EXIT_DONE);
+}
+
+/* No job is under way: say what was promised. */
+void backup_settle(struct backup *b)
+{
+    enum reply reply = b->reply;
+
+    if (reply != REPLY_NOTHING && b->rep) {
+        backup_clear(b); /* the shell was being built when it was said */
+        return;
+    }
+    b->reply = REPLY_NOTHING;
+    if (reply == REPLY_LEFT) {
+        agent_state(b->a, VM_UNPROTECTED, "forgotten");
+        agent_exit(b->a, AGENT_EXIT_DONE);
+    } else if (reply == REPLY_STOPPED) {
+        b->was_protected = false;
+        reply_stopped(b);
+    } else if (reply == REPLY_DISCARDED && b->a->session) {
+        agent_state(b->a, VM_SYNCING, "the replica was given up");
+        reply_discarded(b);
+    }
+}
+
+void backup_give_up(struct backup *b, enum reply reply)
+{
+    b->reply = reply;
+    if (b->work == WORK_NONE)
+        backup_clear(b);
+}
+
+/* The whole blueprint is here and nothing else is under way. */
+static void blueprint_build(struct backup *b)
+{
+    b->build_due = 0;
+    buf_free(&b->blueprint);
+    b->blueprint = b->collect;
+    memset(&b->collect, 0, sizeof b->collect);
+    agent_state(b->a, VM_SYNCING, "building the shell for %s", b->a->rec.name);
+    shell_start(b, true);
+}
+
+void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
+{
+    struct agent *a = b->a;
+    struct wire_blueprint w;
+    struct err e = ERR_INIT;
+    bool done = false;
+
+    if (blueprint_get(&w, payload, len, &e) ||
+        blueprint_collect(&b->collect, &w, &done, &e)) {
+        link_fail(a->session, &e);
+        return;
+    }
+    if (!done)
+        return;
+    if (b->work == WORK_DISCARD || b->work == WORK_BUILD) {
+        b->build_due = b->session_no; /* shell_done() goes on with it */
+        return;
+    }
+    if (b->work != WORK_NONE) {
+        err_kind(&e, ERR_REFUSED, "%s is still clearing up here", a->rec.name);
+        err_hint(&e, "try again in a few seconds");
+        link_fail(a->session, &e);
+        return;
+    }
+    blueprint_build(b);
+}
