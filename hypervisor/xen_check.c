@@ -36,6 +36,25 @@ static int pod_check(struct xen *x, uint32_t domid, struct err *e)
     return err_hint(e, "start it with maxmem equal to memory");
 }
 
+/* Linux says which requests it knows (drivers/xen/manage.c); a guest that says
+ * nothing at all may know this one. */
+static int suspend_check(struct xen *x, uint32_t domid, struct err *e)
+{
+    char off[8], suspend[8];
+
+    if (!xen_read(x, off, sizeof off,
+                  "/local/domain/%u/control/feature-poweroff", domid) ||
+        strcmp(off, "1") != 0)
+        return 0;
+    if (xen_read(x, suspend, sizeof suspend,
+                 "/local/domain/%u/control/feature-suspend", domid) &&
+        strcmp(suspend, "1") == 0)
+        return 0;
+    err_kind(e, ERR_REFUSED, "the guest's kernel can't suspend");
+    return err_hint(e, "use a kernel with CONFIG_HIBERNATE_CALLBACKS, as "
+                       "distributions have it");
+}
+
 static int name_check(const char *name, struct err *e)
 {
     size_t max = sizeof((struct hv_domain *)0)->name - sizeof HV_REPLICA_TAG;
@@ -76,7 +95,8 @@ int xen_check_protect(struct hv *hv, uint32_t domid, struct err *e)
         return err_kind(e, ERR_REFUSED, "domain 0 can't be protected");
     if (xen_info(hv, domid, &d, e) || state_check(&d, e) ||
         name_check(d.name, e) || type_check(d.type, e) ||
-        pod_check(x, domid, e) || hv->ops->vifs(hv, domid, names, &n, e))
+        pod_check(x, domid, e) || suspend_check(x, domid, e) ||
+        hv->ops->vifs(hv, domid, names, &n, e))
         return -1;
     snprintf(id, sizeof id, "%u", domid);
     const char *argv[] = {"check", id, NULL};

@@ -77,8 +77,6 @@ static int state_prepare(struct xen *x, uint32_t domid, struct err *e)
     struct xen_state *s = &x->state;
     uint32_t len = 0;
 
-    if (s->context && s->domid == domid)
-        return 0;
     xen_state_free(x);
     if (context_get(x, domid, true, &len))
         return err_sys(e, "ask for the state size of domain %u", domid);
@@ -137,11 +135,12 @@ int xen_get_state(struct hv *hv, uint32_t domid, struct buf *out, struct err *e)
     struct xen *x = xen_of(hv);
     uint32_t len = 0;
 
-    if (state_prepare(x, domid, e)) {
+    bool first = !x->state.context || x->state.domid != domid;
+    if (first && state_prepare(x, domid, e)) {
         xen_state_free(x);
         return -1;
     }
-    if (!out->fixed)
+    if (first && !out->fixed)
         buf_reserve(out, x->state.context_pages * HV_PAGE + HV_PAGE);
     if (tsc_put(x, domid, out, e))
         return -1;

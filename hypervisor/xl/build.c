@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Building a shell: restored paused and without devices, because libxl
- * destroys a domain whose devices fail to attach; then its devices are
+ * destroys a domain whose devices fail to attach; then its interfaces are
  * attached one by one, with retries. Also starting a VM afresh. */
 #include "hypervisor/xl/xl.h"
 
@@ -17,30 +17,24 @@
 
 #define ATTACH_TRIES 3
 
-/* Devices of a configuration, taken out of it for a while. */
-struct devices {
-    libxl_device_nic *nics;
-    int num_nics;
-    libxl_device_disk *disks;
-    int num_disks;
+/* Network interfaces of a configuration, taken out of it. */
+struct nics {
+    libxl_device_nic *list;
+    int n;
 };
 
-static void devices_take(libxl_domain_config *c, struct devices *d)
+static void nics_take(libxl_domain_config *c, struct nics *nics)
 {
-    *d = (struct devices){c->nics, c->num_nics, c->disks, c->num_disks};
+    *nics = (struct nics){c->nics, c->num_nics};
     c->nics = NULL;
-    c->disks = NULL;
-    c->num_nics = c->num_disks = 0;
+    c->num_nics = 0;
 }
 
-static void devices_free(struct devices *d)
+static void nics_free(struct nics *nics)
 {
-    for (int i = 0; i < d->num_nics; i++)
-        libxl_device_nic_dispose(&d->nics[i]);
-    for (int i = 0; i < d->num_disks; i++)
-        libxl_device_disk_dispose(&d->disks[i]);
-    free(d->nics);
-    free(d->disks);
+    for (int i = 0; i < nics->n; i++)
+        libxl_device_nic_dispose(&nics->list[i]);
+    free(nics->list);
 }
 
 struct feeder {
@@ -109,21 +103,11 @@ static int nic_attach(struct xl *x, uint32_t domid, const libxl_device_nic *nic,
     }
 }
 
-static int devices_attach(struct xl *x, uint32_t domid, const struct devices *d,
-                          struct err *e)
+static int nics_attach(struct xl *x, uint32_t domid, const struct nics *nics,
+                       struct err *e)
 {
-    for (int i = 0; i < d->num_disks; i++) {
-        libxl_device_disk copy;
-        libxl_device_disk_init(&copy);
-        libxl_device_disk_copy(x->ctx, &copy, &d->disks[i]);
-        said_clear(x);
-        int rc = libxl_device_disk_add(x->ctx, domid, &copy, NULL);
-        libxl_device_disk_dispose(&copy);
-        if (rc)
-            return xl_err(x, e, "attach disk %s", d->disks[i].vdev);
-    }
-    for (int i = 0; i < d->num_nics; i++)
-        if (nic_attach(x, domid, &d->nics[i], e))
+    for (int i = 0; i < nics->n; i++)
+        if (nic_attach(x, domid, &nics->list[i], e))
             return -1;
     return 0;
 }
@@ -147,7 +131,7 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
                 uint32_t *domid, struct err *e)
 {
     libxl_domain_config config;
-    struct devices devices = {0};
+    struct nics nics = {0};
     struct buf raw = {0};
     struct blueprint bp;
     int rc = -1;
@@ -156,14 +140,14 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
     if (blueprint_read(&raw, &bp, e) ||
         shell_config(x, &bp, name, uuid, &config, e))
         goto out;
-    devices_take(&config, &devices);
+    nics_take(&config, &nics);
     rc = restore(x, &config, &bp, domid, e);
-    if (!rc && devices_attach(x, *domid, &devices, e)) {
+    if (!rc && nics_attach(x, *domid, &nics, e)) {
         libxl_domain_destroy(x->ctx, *domid, NULL);
         rc = -1;
     }
 out:
-    devices_free(&devices);
+    nics_free(&nics);
     libxl_domain_config_dispose(&config);
     buf_free(&raw);
     return rc;

@@ -56,19 +56,52 @@ static int devices_check(const libxl_domain_config *c, struct err *e)
 
 static int disks_check(const libxl_domain_config *c, struct err *e)
 {
-    char text[256];
+    if (!c->num_disks)
+        return 0;
+    const libxl_device_disk *d = &c->disks[0];
+    err_kind(e, ERR_REFUSED,
+             "the VM has %s disk %s (%s), and disks are not "
+             "replicated yet",
+             d->readwrite ? "a writable" : "a read-only",
+             d->vdev ? d->vdev : "?", d->pdev_path ? d->pdev_path : "empty");
+    return err_hint(e, "only VMs without disks can be protected");
+}
 
-    for (int i = 0; i < c->num_disks; i++) {
-        const libxl_device_disk *d = &c->disks[i];
-        if (!d->readwrite)
-            continue;
-        snprintf(text, sizeof text,
-                 "disk %s (%s) is writable, and disks are not replicated yet",
-                 d->vdev ? d->vdev : "?", d->pdev_path ? d->pdev_path : "");
-        return refuse(e, text,
-                      "only VMs without disks, or with read-only "
-                      "ones, can be protected");
+/* Scripts and bootloaders run as root in dom0, and on the backup it is the
+ * peer who names them: only what the host's administrator has installed. */
+static bool is_plain(const char *name)
+{
+    return !strchr(name, '/') && name[0] != '.';
+}
+
+static bool script_ok(const char *script)
+{
+    size_t n = strlen(SCRIPTS "/");
+
+    if (strncmp(script, SCRIPTS "/", n) == 0)
+        script += n;
+    return *script && is_plain(script);
+}
+
+static int nic_check(const libxl_device_nic *n, struct err *e)
+{
+    if (n->backend_domid || n->backend_domname) {
+        err_kind(e, ERR_REFUSED,
+                 "network interface %d lives in a driver "
+                 "domain",
+                 n->devid);
+        return err_hint(e, "only interfaces served by dom0 can be protected");
     }
+    if (n->script && !script_ok(n->script)) {
+        err_kind(e, ERR_REFUSED, "network interface %d has the script %s",
+                 n->devid, n->script);
+        return err_hint(e, "put the script into " SCRIPTS " on both hosts");
+    }
+    if (n->bridge && !is_plain(n->bridge))
+        return err_kind(e, ERR_REFUSED,
+                        "network interface %d has a bridge "
+                        "with an impossible name, %s",
+                        n->devid, n->bridge);
     return 0;
 }
 
@@ -83,18 +116,9 @@ static int nics_check(const libxl_domain_config *c, struct err *e)
                  c->num_nics, HV_MAX_VIFS);
         return refuse(e, text, "take some out of its configuration");
     }
-    for (int i = 0; i < c->num_nics; i++) {
-        const libxl_device_nic *n = &c->nics[i];
-        if (!n->backend_domid && !n->backend_domname)
-            continue;
-        snprintf(text, sizeof text,
-                 "network interface %d lives in a driver "
-                 "domain",
-                 n->devid);
-        return refuse(e, text,
-                      "only interfaces served by dom0 can be "
-                      "protected");
-    }
+    for (int i = 0; i < c->num_nics; i++)
+        if (nic_check(&c->nics[i], e))
+            return -1;
     return 0;
 }
 
@@ -123,6 +147,9 @@ int config_check(libxl_domain_config *c, struct err *e)
     if (is_set(b->disable_migrate))
         return refuse(e, "the VM must not be migrated (nomigrate=)",
                       "take it out of the VM's configuration");
+    if (b->bootloader && !is_plain(b->bootloader))
+        return refuse(e, "the VM has a bootloader with a path",
+                      "use bootloader=\"pygrub\" or a kernel");
     if (devices_check(c, e) || disks_check(c, e))
         return -1;
     return nics_check(c, e);
@@ -150,7 +177,7 @@ static int bridge_fits(const libxl_device_nic *n, struct err *e)
                  script, n->devid);
         return err_hint(e, "install the script on this host too");
     }
-    if (!n->bridge || strchr(n->bridge, '/') || openvswitch)
+    if (!n->bridge || openvswitch)
         return 0;
     if (exists("/sys/class/net/", n->bridge, "/bridge"))
         return 0;
@@ -162,16 +189,6 @@ static int bridge_fits(const libxl_device_nic *n, struct err *e)
                     "create %s here, connected to the same network as on "
                     "the other host",
                     n->bridge);
-}
-
-static int disk_fits(const libxl_device_disk *d, struct err *e)
-{
-    if (!d->pdev_path || !*d->pdev_path || d->script ||
-        !access(d->pdev_path, R_OK))
-        return 0;
-    err_kind(e, ERR_REFUSED, "this host has no %s, which disk %s needs",
-             d->pdev_path, d->vdev ? d->vdev : "?");
-    return err_hint(e, "copy it here, under the same path");
 }
 
 static int name_fits(struct xl *x, const char *name, struct err *e)
@@ -206,9 +223,6 @@ int config_fits(struct xl *x, libxl_domain_config *c, struct err *e)
 {
     for (int i = 0; i < c->num_nics; i++)
         if (bridge_fits(&c->nics[i], e))
-            return -1;
-    for (int i = 0; i < c->num_disks; i++)
-        if (disk_fits(&c->disks[i], e))
             return -1;
     if (!c->c_info.name)
         return err_set(e, "the VM's configuration has no name");
