@@ -71,18 +71,6 @@ static void xen_close(struct hv *hv)
     free(x);
 }
 
-int xen_dominfo(struct xen *x, uint32_t domid, xc_domaininfo_t *info,
-                struct err *e)
-{
-    int n = xc_domain_getinfolist(x->xch, domid, 1, info);
-
-    if (n < 0)
-        return err_sys(e, "ask Xen about domain %u", domid);
-    if (n == 0 || info->domain != domid || info->flags & XEN_DOMINF_dying)
-        return err_kind(e, ERR_GONE, "domain %u is gone", domid);
-    return 0;
-}
-
 bool xen_read(struct xen *x, char *out, size_t size, const char *fmt, ...)
 {
     char path[256];
@@ -117,6 +105,23 @@ int xen_domctl_do(struct xen *x)
                    0
                ? -1
                : 0;
+}
+
+int xen_dominfo(struct xen *x, uint32_t domid, xc_domaininfo_t *info,
+                struct err *e)
+{
+    struct xen_domctl *op = xen_domctl(x, XEN_DOMCTL_getdomaininfo, domid);
+
+    /* For an id that is not there Xen tells of the next domain. */
+    if (xen_domctl_do(x)) {
+        if (errno != ESRCH)
+            return err_sys(e, "ask Xen about domain %u", domid);
+    } else if (op->u.getdomaininfo.domain == domid &&
+               !(op->u.getdomaininfo.flags & XEN_DOMINF_dying)) {
+        *info = op->u.getdomaininfo;
+        return 0;
+    }
+    return err_kind(e, ERR_GONE, "domain %u is gone", domid);
 }
 
 static enum hv_type domain_type(struct xen *x, const xc_domaininfo_t *info)

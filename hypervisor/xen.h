@@ -17,6 +17,7 @@
 #include "hypervisor/hv.h"
 
 #define XEN_SPECIALS_MAX 16
+#define XEN_PARAMS_MAX   16
 
 /* Frames that belong to a domain's own plumbing, never to the guest's state:
  * xenstore and console rings, ioreq pages, monitor rings. */
@@ -42,6 +43,7 @@ struct xen_suspend {
     int port;    /* our end of the event channel; -1: we poll */
     int lock_fd; /* libxc's lock of the suspend event channel */
     char control[64];
+    vcpu_guest_context_t *vcpu; /* hypercall memory, for resume() */
     bool late; /* asked, never answered, could not be withdrawn */
 };
 
@@ -50,6 +52,7 @@ struct xen_state {
     uint32_t domid;
     uint8_t *context; /* hypercall memory */
     size_t context_pages;
+    uint64_t params[XEN_PARAMS_MAX];
 };
 
 struct xen {

@@ -72,6 +72,28 @@ void xen_state_free(struct xen *x)
     memset(s, 0, sizeof *s);
 }
 
+_Static_assert(N_OF(sent_params) <= XEN_PARAMS_MAX, "params do not fit");
+
+static bool may_change(uint64_t index)
+{
+    for (size_t i = 0; i < N_OF(guest_params); i++)
+        if (guest_params[i] == index)
+            return true;
+    return false;
+}
+
+/* Read all parameters, or only those that may have changed. */
+static int params_get(struct xen *x, uint32_t domid, bool all, struct err *e)
+{
+    for (size_t i = 0; i < N_OF(sent_params); i++)
+        if ((all || may_change(sent_params[i])) &&
+            xc_hvm_param_get(x->xch, domid, sent_params[i],
+                             &x->state.params[i]))
+            return err_sys(e, "read HVM parameter %u of domain %u",
+                           sent_params[i], domid);
+    return 0;
+}
+
 static int state_prepare(struct xen *x, uint32_t domid, struct err *e)
 {
     struct xen_state *s = &x->state;
@@ -106,28 +128,23 @@ static int tsc_put(struct xen *x, uint32_t domid, struct buf *out,
     return 0;
 }
 
-static int params_put(struct xen *x, uint32_t domid, struct buf *out,
-                      struct err *e)
+static void params_put(const struct xen *x, struct buf *out)
 {
-    struct record_param p[N_OF(sent_params)];
+    const uint64_t *value = x->state.params;
     uint32_t n = 0;
 
-    for (size_t i = 0; i < N_OF(sent_params); i++) {
-        p[n].index = sent_params[i];
-        if (xc_hvm_param_get(x->xch, domid, sent_params[i], &p[n].value))
-            return err_sys(e, "read HVM parameter %u of domain %u",
-                           sent_params[i], domid);
-        n += p[n].value != 0;
-    }
+    for (size_t i = 0; i < N_OF(sent_params); i++)
+        n += value[i] != 0;
     size_t at = record_begin(out, RECORD_HVM_PARAMS);
     buf_u32(out, n);
     buf_u32(out, 0);
-    for (uint32_t i = 0; i < n; i++) {
-        buf_u64(out, p[i].index);
-        buf_u64(out, p[i].value);
+    for (size_t i = 0; i < N_OF(sent_params); i++) {
+        if (!value[i])
+            continue;
+        buf_u64(out, sent_params[i]);
+        buf_u64(out, value[i]);
     }
     record_end(out, at);
-    return 0;
 }
 
 int xen_get_state(struct hv *hv, uint32_t domid, struct buf *out, struct err *e)
@@ -142,25 +159,16 @@ int xen_get_state(struct hv *hv, uint32_t domid, struct buf *out, struct err *e)
     }
     if (first && !out->fixed)
         buf_reserve(out, x->state.context_pages * HV_PAGE + HV_PAGE);
-    if (tsc_put(x, domid, out, e))
+    if (params_get(x, domid, first, e) || tsc_put(x, domid, out, e))
         return -1;
     if (context_get(x, domid, false, &len))
         return err_sys(e, "read the HVM context of domain %u", domid);
     record_put(out, RECORD_HVM_CONTEXT, x->state.context, len);
-    if (params_put(x, domid, out, e))
-        return -1;
+    params_put(x, out);
     if (out->overflow)
         return err_set(e, "the state of domain %u does not fit its buffer",
                        domid);
     return 0;
-}
-
-static bool may_change(uint64_t index)
-{
-    for (size_t i = 0; i < N_OF(guest_params); i++)
-        if (guest_params[i] == index)
-            return true;
-    return false;
 }
 
 static int params_set(struct xen *x, uint32_t domid,

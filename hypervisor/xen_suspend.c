@@ -37,6 +37,8 @@
 /* The same without an event channel. */
 #define POLL_NS 300000
 
+#define VCPU_PAGES ((sizeof(vcpu_guest_context_t) + HV_PAGE - 1) / HV_PAGE)
+
 /* --- What the domain is doing -------------------------------------------- */
 
 enum seen { SEEN_RUNNING, SEEN_SUSPENDED, SEEN_SHUT_DOWN };
@@ -216,14 +218,20 @@ int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
 
     if (s->open)
         xen_suspend_close(hv, s->domid);
-    if (!x->xce && !(x->xce = xenevtchn_open(&x->log, 0)))
-        return err_sys(e, "open Xen's event channels");
+    s->vcpu = xencall_alloc_buffer_pages(x->xcall, VCPU_PAGES);
+    if (!s->vcpu)
+        return err_sys(e, "allocate hypercall memory");
+    s->open = true;
     s->domid = domid;
+    if (!x->xce && !(x->xce = xenevtchn_open(&x->log, 0))) {
+        err_sys(e, "open Xen's event channels");
+        xen_suspend_close(hv, domid);
+        return -1;
+    }
     s->late = false;
     s->path = HV_SUSPEND_XENSTORE;
     snprintf(s->control, sizeof s->control, "/local/domain/%u/control/shutdown",
              domid);
-    s->open = true;
     if (published_port(x, domid, &port) && subscribe(x, domid, port))
         s->path = HV_SUSPEND_EVTCHN;
     else if (!own_port(x, domid, &port) || !subscribe(x, domid, port))
@@ -252,11 +260,37 @@ static int ask(struct xen *x, struct err *e)
     return 0;
 }
 
+/* What xc_domain_resume(fast) does, without its allocations: the guest's
+ * hypercall returns 1, "cancelled", which means that it goes on with its event
+ * channels and grants as they are. */
+static int resume_quick(struct xen *x, uint32_t domid)
+{
+    vcpu_guest_context_t *vcpu = x->suspend.vcpu;
+    struct xen_domctl *op;
+
+    if (look(x, domid) != SEEN_SUSPENDED) {
+        errno = EINVAL;
+        return -1;
+    }
+    op = xen_domctl(x, XEN_DOMCTL_getvcpucontext, domid);
+    set_xen_guest_handle_raw(op->u.vcpucontext.ctxt, vcpu);
+    if (xen_domctl_do(x))
+        return -1;
+    vcpu->user_regs.rax = 1;
+    op = xen_domctl(x, XEN_DOMCTL_setvcpucontext, domid);
+    set_xen_guest_handle_raw(op->u.vcpucontext.ctxt, vcpu);
+    if (xen_domctl_do(x))
+        return -1;
+    xen_domctl(x, XEN_DOMCTL_resumedomain, domid);
+    return xen_domctl_do(x);
+}
+
 static int resume(struct xen *x, uint32_t domid, struct err *e)
 {
-    if (xc_domain_resume(x->xch, domid, 1))
-        return err_sys(e, "resume domain %u", domid);
-    return 0;
+    int rc = x->suspend.vcpu ? resume_quick(x, domid)
+                             : xc_domain_resume(x->xch, domid, 1);
+
+    return rc ? err_sys(e, "resume domain %u", domid) : 0;
 }
 
 /* The deadline is over. A request in xenstore can be taken back unless the
@@ -365,6 +399,7 @@ void xen_suspend_close(struct hv *hv, uint32_t domid)
         xc_domain_subscribe_for_suspend(x->xch, domid, 0);
         xc_suspend_evtchn_release(x->xch, x->xce, domid, s->port, &s->lock_fd);
     }
+    xencall_free_buffer_pages(x->xcall, s->vcpu, VCPU_PAGES);
     memset(s, 0, sizeof *s);
     s->port = s->lock_fd = -1;
 }
