@@ -44,7 +44,7 @@
  *    when x is closed again, with a later epoch.
  * 5. A bank that is not there (someone deleted the ifb) makes the redirect
  *    drop: nothing falls through to the bridge. Someone who deletes the filter
- *    itself opens the vif; poll() and mark() find that and say so, and
+ *    itself opens the vif; some ms later poll() and mark() find that, and
  *    netbuf_set_vifs() takes hold of it again.
  * What is not held: output of a vif between its hotplug and netbuf_set_vifs().
  *
