@@ -32,8 +32,8 @@ TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
 SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
-.PHONY: all deps test test-all lint demo lab labprogs install clean help unit \
-        format
+.PHONY: all deps test test-all lint demo lab labprogs fakeprogs install clean \
+        help unit format
 all: $(PROGS)
 help:
 	@echo 'make all | deps | test | test-all T=PATTERN | lint | demo | lab |'
@@ -68,21 +68,25 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TOPS) $(ARCHIVES)
 	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(TOPS) \
 	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) -lcmocka
 unit: $(TESTS)
-# Programs that run in the lab's dom0.
-$(BUILD)/lab/%: $(BUILD)/tests/lab/%.o $(ARCHIVES)
-	@mkdir -p $(@D)
-	@echo '  LD      $@'
-	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group \
-	    $(LDLIBS)
+# Programs that run in the lab's dom0, and beside daemons over the fake.
+define test_programs
+$(BUILD)/$(1)/%: $(BUILD)/tests/$(1)/%.o $(BUILD)/agent.a $(ARCHIVES)
+	@mkdir -p $$(@D)
+	@echo '  LD      $$@'
+	@$(CC) $(CFLAGS) -o $$@ $$< -Wl,--start-group $(BUILD)/agent.a \
+	    $(ARCHIVES) -Wl,--end-group $(LDLIBS)
+endef
+$(foreach d,lab fake,$(eval $(call test_programs,$(d))))
 LABPROGS := $(patsubst tests/lab/%.c,$(BUILD)/lab/%,\
             $(wildcard tests/lab/*-test.c tests/lab/*-hold.c))
 labprogs: $(LABPROGS)
+fakeprogs: $(BUILD)/fake/guest $(BUILD)/fake/hostile
 
 deps:
 	@sh tests/deps.sh
-test: all unit
+test: all unit fakeprogs
 	@tests/run --one
-test-all: all unit
+test-all: all unit fakeprogs
 	@tests/run --all '$(T)'
 lint:
 	@tests/lint $(SOURCES)

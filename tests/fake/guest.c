@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A fake host's guests from the shell, for the scenarios in tests/fake/:
+ * making one, running it as this process, making it misbehave, and checking
+ * that a domain's memory is a consistent cut. DIR is the directory that
+ * UNDERSTUDY_HV=fake:DIR names; domains go by their name. */
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "hypervisor/fake_host.h"
+
+static const char usage[] =
+    "usage: guest create DIR NAME [PAGES [STEP_US [NUMBER]]]\n"
+    "       guest run DIR NAME          until it is destroyed, or SIGTERM\n"
+    "       guest check DIR NAME        exit status 0: a consistent cut\n"
+    "       guest steps DIR NAME        steps taken so far\n"
+    "       guest list DIR              domid, name, running|paused|...\n"
+    "       guest destroy DIR NAME\n"
+    "       guest do DIR NAME refuse|shutdown|logoff|delay VALUE\n"
+    "       guest port                  a free TCP port on 127.0.0.1\n";
+
+static const char *dir, *name;
+static struct err e = ERR_INIT;
+
+static int failed(void)
+{
+    fprintf(stderr, "guest: %s\n", e.text);
+    return 1;
+}
+
+/* The number of the domain, 0: there is none. */
+static uint32_t domain(void)
+{
+    struct fake_view v;
+    uint32_t domid = 0;
+    int r;
+
+    while ((r = fake_domain_next(dir, &domid, &v)) >= 0) {
+        if (r)
+            continue;
+        bool it = !strcmp(v.dom->spec.name, name);
+        fake_view_close(&v);
+        if (it)
+            return domid;
+    }
+    err_set(&e, "there is no domain %s", name);
+    return 0;
+}
+
+static int create(char **argv, int n)
+{
+    struct fake_spec spec = {.seed = 7,
+                             .ram_pages = 2000,
+                             .hole_at = 100,
+                             .hole_pages = 50,
+                             .writers = 2,
+                             .step_us = 500};
+    uint32_t domid;
+
+    snprintf(spec.name, sizeof spec.name, "%s", name);
+    if (n > 0)
+        spec.ram_pages = strtoul(argv[0], NULL, 10);
+    if (n > 1)
+        spec.step_us = (uint32_t)strtoul(argv[1], NULL, 10);
+    /* The same name is the same VM, unless it is told apart. */
+    for (size_t i = 0; i < strlen(name); i++)
+        spec.uuid[i % 15] ^= (uint8_t)name[i];
+    spec.uuid[15] = n > 2 ? (uint8_t)atoi(argv[2]) : 1;
+    if (fake_create(dir, &spec, &domid, &e))
+        return failed();
+    printf("%u\n", domid);
+    return 0;
+}
+
+static volatile sig_atomic_t ending;
+
+static void on_signal(int number)
+{
+    (void)number;
+    ending = 1;
+}
+
+static int run(uint32_t domid)
+{
+    struct fake_guest *g = NULL;
+    struct sigaction end = {.sa_handler = on_signal};
+    struct fake_view v;
+
+    sigaction(SIGTERM, &end, NULL);
+    if (fake_guest_start(&g, dir, domid, &e))
+        return failed();
+    while (!ending && !fake_view_open(&v, dir, domid, NULL)) {
+        fake_view_close(&v);
+        usleep(50000);
+    }
+    fake_guest_stop(g);
+    return 0;
+}
+
+/* Memory and registers of a domain that stands still. */
+static int image_check(struct hv *hv, uint32_t domid)
+{
+    struct fake_view v;
+    struct hv_map map;
+    struct buf state = {0};
+
+    if (fake_view_open(&v, dir, domid, &e))
+        return -1;
+    struct fake_oracle *o = fake_oracle_new(&v.dom->spec);
+    fake_view_close(&v);
+    int rc = hv->ops->map(hv, domid, false, &map, &e);
+    if (!rc) {
+        rc = hv->ops->get_state(hv, domid, &state, &e);
+        rc = rc ? rc : fake_oracle_check(o, &map, state.data, state.len, &e);
+        hv->ops->unmap(hv, &map);
+    }
+    buf_free(&state);
+    fake_oracle_free(o);
+    return rc;
+}
+
+static int check(uint32_t domid)
+{
+    struct hv *hv = NULL;
+    struct hv_domain d;
+
+    if (hv_fake_open(dir, &hv, &e))
+        return failed();
+    int rc = hv->ops->info(hv, domid, &d, &e);
+    if (!rc)
+        rc = hv->ops->pause(hv, domid, &e);
+    if (!rc)
+        rc = image_check(hv, domid);
+    if (!rc && !d.paused)
+        rc = hv->ops->unpause(hv, domid, &e);
+    hv->ops->close(hv);
+    return rc ? failed() : 0;
+}
+
+static int list(void)
+{
+    static const char *const ends[] = {"off", "reboot", "suspended", "crashed"};
+    struct fake_view v;
+    uint32_t domid = 0;
+    int r;
+
+    while ((r = fake_domain_next(dir, &domid, &v)) >= 0) {
+        if (r)
+            continue;
+        int32_t s = load(&v.dom->shutdown);
+        const char *word = load(&v.dom->paused) ? "paused" : "running";
+        printf("%u %s %s%s\n", domid, v.dom->spec.name,
+               s >= 0 && s < 4 ? ends[s] : word,
+               load(&v.dom->logdirty) ? " logdirty" : "");
+        fake_view_close(&v);
+    }
+    return 0;
+}
+
+static int deed(uint32_t domid, const char *what, const char *value)
+{
+    static const char *const words[] = {[FAKE_REFUSE] = "refuse",
+                                        [FAKE_DELAY_US] = "delay",
+                                        [FAKE_SHUTDOWN] = "shutdown",
+                                        [FAKE_LOG_OFF] = "logoff"};
+
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
+        if (words[i] && !strcmp(words[i], what))
+            return fake_do(dir, domid, (enum fake_deed)i,
+                           strtoul(value, NULL, 10), &e)
+                       ? failed()
+                       : 0;
+    }
+    fputs(usage, stderr);
+    return 2;
+}
+
+static int port(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) ||
+        getsockname(fd, (struct sockaddr *)&a, &n))
+        return 1;
+    printf("%u\n", ntohs(a.sin_port));
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+
+    if (!strcmp(verb, "port"))
+        return port();
+    if (argc < 3)
+        return fputs(usage, stderr), 2;
+    dir = argv[2];
+    if (!strcmp(verb, "list"))
+        return list();
+    if (argc < 4)
+        return fputs(usage, stderr), 2;
+    name = argv[3];
+    if (!strcmp(verb, "create"))
+        return create(argv + 4, argc - 4);
+    uint32_t domid = domain();
+    if (!domid)
+        return failed();
+    if (!strcmp(verb, "run"))
+        return run(domid);
+    if (!strcmp(verb, "check"))
+        return check(domid);
+    if (!strcmp(verb, "steps"))
+        return printf("%lu\n", fake_steps(dir, domid)) < 0;
+    if (!strcmp(verb, "destroy"))
+        return fake_domain_unmake(dir, domid, &e) ? failed() : 0;
+    if (!strcmp(verb, "do") && argc == 6)
+        return deed(domid, argv[4], argv[5]);
+    return fputs(usage, stderr), 2;
+}

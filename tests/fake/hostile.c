@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+/* A hostile peer, for tests/fake/hostile.sh. `hostile port PORT UUID ROUNDS`
+ * is a stranger: random bytes, cut and broken preambles, good ones with
+ * nonsense behind them, connections that say nothing. `hostile key PORT UUID
+ * ROUNDS ETC PIN` holds the key in ETC, which the other side trusts, and sends
+ * records that have no business there. Ends after ROUNDS connections. */
+#include <arpa/inet.h>
+#include <ev.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent/store.h"
+#include "link/session.h"
+
+#define SILENT 100
+
+static uint64_t seed = 88172645463325252ull;
+static uint16_t port;
+static uint8_t uuid[16];
+
+static uint32_t rnd(uint32_t below)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 20) % below;
+}
+
+static void noise(uint8_t *p, size_t n)
+{
+    while (n--)
+        *p++ = (uint8_t)rnd(256);
+}
+
+/* --- A stranger --- */
+
+static int reach(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons(port),
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof a))
+        return fd;
+    perror("hostile: connect");
+    exit(1);
+}
+
+/* What a stranger says; the first part of it is a good preamble, or not. */
+static size_t speech(uint8_t *p, size_t max)
+{
+    struct wire_preamble good = {.version = 1, .kind = WIRE_HOST};
+    size_t n = rnd((uint32_t)max);
+    uint32_t how = rnd(5);
+
+    noise(p, max);
+    if (how == 0)
+        return n;
+    if (how >= 3) {
+        good.kind = how == 3 ? WIRE_VM : (uint16_t)rnd(5);
+        memcpy(good.uuid, uuid, sizeof uuid);
+    }
+    wire_preamble_put(&good, p);
+    if (how == 1)
+        return rnd(WIRE_PREAMBLE);
+    /* As a TLS record begins: a handshake of any length. */
+    if (rnd(2))
+        memcpy(p + WIRE_PREAMBLE, (uint8_t[]){22, 3, 1}, 3);
+    return n < WIRE_PREAMBLE ? WIRE_PREAMBLE + n : n;
+}
+
+static int stranger(unsigned rounds)
+{
+    static uint8_t bytes[20000];
+    int silent[SILENT];
+
+    for (int i = 0; i < SILENT; i++)
+        silent[i] = reach();
+    for (unsigned i = 0; i < rounds; i++) {
+        int fd = reach();
+        size_t n = speech(bytes, sizeof bytes);
+        if (send(fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            perror("hostile: send");
+        if (rnd(3) == 0)
+            usleep(rnd(5000));
+        close(fd);
+    }
+    for (int i = 0; i < SILENT; i++)
+        close(silent[i]);
+    return 0;
+}
+
+/* --- One with a key --- */
+
+static void misbehave(struct link_session *s)
+{
+    static const uint32_t types[] = {WIRE_BEAT,  WIRE_REFUSE,  WIRE_BLUEPRINT,
+                                     WIRE_READY, WIRE_DISCARD, WIRE_DISCARDED,
+                                     WIRE_STOP,  WIRE_STOPPED, WIRE_PAGES,
+                                     WIRE_STATE, WIRE_COMMIT,  WIRE_ACK};
+    static uint8_t bytes[4000];
+
+    for (uint32_t n = rnd(8); n; n--) {
+        size_t len = rnd(rnd(2) ? 64 : sizeof bytes);
+        noise(bytes, len);
+        link_send(s, types[rnd(sizeof types / sizeof *types)], bytes, len);
+    }
+}
+
+static void on_ready(struct link_session *s, void *arg)
+{
+    struct wire_hello h = {.protocol = WIRE_VERSION,
+                           .kind = WIRE_VM,
+                           .role = (uint16_t)(rnd(8) ? WIRE_PRIMARY : rnd(4)),
+                           .running = true,
+                           .generation = 1,
+                           .beat_ms = 100,
+                           .version = "0.1",
+                           .name = "web"};
+    struct buf b = {0};
+
+    (void)arg;
+    memcpy(h.uuid, uuid, sizeof uuid);
+    hello_put(&b, &h);
+    if (rnd(8))
+        link_send(s, WIRE_HELLO, b.data, b.len);
+    buf_free(&b);
+    misbehave(s);
+    link_close(s, 300);
+}
+
+static void on_record(struct link_session *s, uint32_t type,
+                      const uint8_t *payload, size_t len, void *arg)
+{
+    (void)s, (void)type, (void)payload, (void)len, (void)arg;
+}
+
+static bool over;
+
+static void on_closed(struct link_session *s, const struct err *why, void *arg)
+{
+    (void)s, (void)arg;
+    over = true;
+    printf("%s\n", why->kind ? why->text : "closed");
+}
+
+static int insider(unsigned rounds, const char *etc, const char *pin_text)
+{
+    static const struct link_callbacks cb = {
+        .ready = on_ready, .record = on_record, .closed = on_closed};
+    struct ev_loop *loop = ev_default_loop(0);
+    struct link_key *key;
+    struct link_tls *tls;
+    uint8_t pin[PIN_BYTES];
+    struct err e = ERR_INIT;
+    struct link_target t = {.peer = "birch",
+                            .address = "127.0.0.1",
+                            .port = port,
+                            .pin = pin,
+                            .kind = WIRE_VM};
+
+    memcpy(t.uuid, uuid, sizeof uuid);
+    if (pin_parse(pin_text, pin, &e) || link_key_load(etc, false, &key, &e) ||
+        link_tls_new(key, &tls, &e))
+        goto out;
+    for (unsigned i = 0; i < rounds; i++) {
+        struct link_session *s;
+        over = false;
+        if (link_connect(loop, tls, &t, &cb, NULL, &s, &e))
+            goto out;
+        while (!over)
+            ev_run(loop, EVRUN_ONCE);
+    }
+    return 0;
+out:
+    fprintf(stderr, "hostile: %s\n", e.text);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 5 || !uuid_parse(argv[3], uuid))
+        return 2;
+    port = (uint16_t)atoi(argv[2]);
+    if (getenv("SEED"))
+        seed ^= strtoull(getenv("SEED"), NULL, 10) << 8;
+    if (!strcmp(argv[1], "port"))
+        return stranger((unsigned)atoi(argv[4]));
+    if (!strcmp(argv[1], "key") && argc == 7)
+        return insider((unsigned)atoi(argv[4]), argv[5], argv[6]);
+    return 2;
+}

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC1091
+# What can't be done is refused in one sentence that names the cause, with an
+# exit status, and nothing is left behind on either host.
+. "$(dirname "$0")/../lib/fake.sh"
+hosts_make
+guest_make alder web
+refused() { # STATUS TEXT HOST ARGUMENT...
+    local want=$1 text=$2 out rc=0
+    shift 2
+    out=$(us "$@" 2>&1) || rc=$?
+    say "$1# understudy ${*:2}" && say "$out"
+    [ $rc = "$want" ] || fail "exit status $rc, not $want"
+    grep -q -- "$text" <<<"$out" || fail "does not say '$text'"
+}
+refused 1 'no domain nobody' alder protect nobody birch --arbiter none
+refused 1 'cedar is no peer' alder protect web cedar --arbiter none
+refused 2 'arbiter' alder protect web birch
+refused 2 '' alder protect web
+refused 1 'paxos' alder protect web birch --arbiter paxos
+refused 1 'not protected' alder takeover web
+say "== the name is taken on birch =="
+guest birch create web 100 500 2 >/dev/null
+refused 1 'there is a domain web here' alder protect web birch --arbiter none
+await 5 host_is_clean alder || fail "something is left on alder"
+await 10 host_is_clean birch || fail "something is left on birch"
+guest birch destroy web
+say "== another key than the one that is known =="
+us alder peer add cedar --address "127.0.0.1:${PORT[birch]}" \
+    --pin "$(printf 'ab%.0s' {1..32})" || fail "peer add"
+refused 1 'key' alder protect web cedar --arbiter none
+say "== nobody there =="
+us alder peer add dogwood --address "127.0.0.1:$("$GUEST" port)" \
+    --pin "$(us birch key show)0" 2>/dev/null && fail "a pin of 65 digits"
+us alder peer add dogwood --address "127.0.0.1:$("$GUEST" port)" \
+    --pin "$(printf 'cd%.0s' {1..32})" || fail "peer add"
+refused 1 'dogwood' alder protect web dogwood --arbiter none
+await 5 host_is_clean alder || fail "something is left on alder"
+host_is_clean birch || fail "something is left on birch"
+guest_goes_on alder web || fail "the guest does not go on"
+say "== protected already; and what belongs to the other host =="
+protect alder web birch
+refused 1 'already' alder protect web birch --arbiter none
+refused 1 'replica\|already' birch protect web--replica alder --arbiter none
+refused 1 'only its backup' birch unprotect web
+refused 1 'nothing to take over' alder takeover web
+state_is alder web Protected || fail "not Protected any more"
+guest_goes_on alder web || fail "the guest does not go on"
