@@ -126,12 +126,15 @@ static void on_epoch_record(struct backup *b, enum epoch_record type,
 
 static void on_stop(struct backup *b, const uint8_t *payload, size_t len)
 {
+    struct wire_stop stop;
     struct err e = ERR_INIT;
 
-    if (stop_get(&b->stop, payload, len, &e))
+    if (stop_get(&stop, payload, len, &e)) {
         link_fail(b->a->session, &e);
-    else
-        backup_give_up(b, REPLY_STOPPED);
+        return;
+    }
+    b->stop = stop;
+    backup_give_up(b, REPLY_STOPPED);
 }
 
 static void on_discard(struct backup *b, const uint8_t *payload, size_t len)

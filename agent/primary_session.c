@@ -187,6 +187,9 @@ static void rejoin(struct primary *p, const struct wire_hello *h)
         return;
     }
     if (!ours || p->voided) {
+        if (!p->failure.text[0])
+            err_set(&p->failure, "%s holds the replica of another run",
+                    a->rec.peer);
         if (p->then == THEN_GUEST_DOWN)
             primary_send_stop(p, p->down == HV_REBOOT ? WIRE_STOP_REBOOT
                                                       : WIRE_STOP_POWEROFF);
