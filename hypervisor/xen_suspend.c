@@ -96,22 +96,43 @@ static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline)
 
 /* --- Asking through xenstore --------------------------------------------- */
 
-static bool is_asked(struct xen *x, const char *control)
+/* One try, in a transaction: somebody's `xl reboot` may be written at the same
+ * time, and must not be overwritten. Returns 0, or -1 with errno EAGAIN (try
+ * again), EBUSY (a request is there already) or another one. */
+static int ask_once(struct xen *x)
 {
-    CLEANUP_FREE char *value = xs_read(x->xs, XBT_NULL, control, NULL);
+    xs_transaction_t t = xs_transaction_start(x->xs);
 
-    return value && strcmp(value, "suspend") == 0;
+    if (!t)
+        return -1;
+    CLEANUP_FREE char *value = xs_read(x->xs, t, x->suspend.control, NULL);
+    if (value && *value) {
+        xs_transaction_end(x->xs, t, true);
+        errno = EBUSY;
+        return -1;
+    }
+    if (!xs_write(x->xs, t, x->suspend.control, "suspend", 7)) {
+        int saved = errno;
+        xs_transaction_end(x->xs, t, true);
+        errno = saved;
+        return -1;
+    }
+    return xs_transaction_end(x->xs, t, false) ? 0 : -1;
 }
 
 static int ask_xenstore(struct xen *x, struct err *e)
 {
-    if (is_asked(x, x->suspend.control))
-        return err_kind(e, ERR_TIMEOUT,
-                        "somebody else is suspending domain "
-                        "%u",
-                        x->suspend.domid);
-    if (xs_write(x->xs, XBT_NULL, x->suspend.control, "suspend", 7))
-        return 0;
+    for (int tries = 0; tries < 20; tries++) {
+        if (!ask_once(x))
+            return 0;
+        if (errno == EBUSY)
+            return err_kind(e, ERR_TIMEOUT,
+                            "somebody else asks domain %u to "
+                            "shut down or suspend",
+                            x->suspend.domid);
+        if (errno != EAGAIN)
+            break;
+    }
     return err_sys(e, "write %s", x->suspend.control);
 }
 
