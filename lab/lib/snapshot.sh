@@ -26,11 +26,25 @@ monitor_quiet() { # COMMAND HOST
     }
 }
 
+# QEMU refuses to load a snapshot that was taken while a nested guest ran.
+# A halted processor is Xen's own idle loop.
+host_stop_idle() { # HOST
+    local try
+    for try in $(seq 200); do
+        monitor_quiet stop "$1" || return
+        monitor "$1" "info registers" | grep -q 'HLT=1' && return
+        monitor_quiet cont "$1" || return
+        sleep "0.0$((try % 9 + 1))"
+    done
+    say "$1 was never idle: its snapshot would not load"
+    return 1
+}
+
 snapshot_save() { # NAME
     local host dir=$STATE/snapshots/$1 rc=0
     for host in $HOSTS; do need_running "$host"; done
-    on_all_hosts monitor_quiet stop
-    on_all_hosts monitor_quiet "savevm $1" || rc=1
+    on_all_hosts host_stop_idle || rc=1
+    [ $rc -ne 0 ] || on_all_hosts monitor_quiet "savevm $1" || rc=1
     if [ $rc -eq 0 ]; then
         mkdir -p "$dir"
         for host in $HOSTS; do
