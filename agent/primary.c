@@ -152,8 +152,8 @@ static void guest_down(struct primary *p)
     agent_event(a, "guest-down",
                 "output is released; waiting for the VM's "
                 "next start");
-    agent_state(a, VM_UNPROTECTED, "the guest is down");
     a->rec.domid = -1;
+    agent_state(a, VM_UNPROTECTED, "the guest is down");
     primary_retry(p, 0.5);
     primary_phase(p, PH_NO_GUEST);
 }
@@ -380,10 +380,10 @@ static void recover_done(void *arg, int rc, const struct err *e)
         agent_give_up(p->a, e);
     } else {
         p->leftovers = j->holding;
+        if (p->a->state.now == VM_PROTECTED)
+            agent_state(p->a, VM_DEGRADED, "the agent was started again");
         if (j->holding) {
             p->established = true;
-            if (p->a->state.now == VM_PROTECTED)
-                agent_state(p->a, VM_DEGRADED, "the agent was started again");
             agent_event(p->a, "recover",
                         "a predecessor left output held: it stays held until "
                         "%s gives its replica up or %u ms have passed",
@@ -408,6 +408,8 @@ static bool resume_at_rest(struct primary *p, bool there)
         a->lease.state = LEASE_FENCED;
         primary_phase(p, PH_FENCED);
     } else if (!there) {
+        a->rec.domid = -1;
+        agent_state(a, VM_UNPROTECTED, "%s does not run here", a->rec.name);
         primary_phase(p, PH_NO_GUEST);
         primary_retry(p, 0.1);
     } else {
@@ -416,6 +418,14 @@ static bool resume_at_rest(struct primary *p, bool there)
     if (!a->rec.wanted)
         primary_leave(p);
     return true;
+}
+
+/* Was it Protected once? A new record says Unprotected, with the guest's
+ * number, and its first generation. */
+static bool was_established(const struct vm_record *r)
+{
+    return (r->state != VM_UNPROTECTED && r->state != VM_SYNCING) ||
+           r->domid < 0 || r->generation > 1;
 }
 
 static int primary_start(struct agent *a, struct err *e)
@@ -427,12 +437,13 @@ static int primary_start(struct agent *a, struct err *e)
         abort();
     a->priv = p;
     p->a = a;
-    p->established =
-        a->rec.state != VM_UNPROTECTED && a->rec.state != VM_SYNCING;
+    p->established = was_established(&a->rec);
     primary_engine_init(p);
     ev_init(&p->retry, retry_cb);
     p->retry.data = p;
     bool there = !a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e);
+    if (!there && e->kind != ERR_GONE)
+        return -1;
     err_clear(e);
     if (resume_at_rest(p, there))
         return 0;

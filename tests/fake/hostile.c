@@ -176,6 +176,8 @@ static int insider(unsigned rounds, const char *etc, const char *pin_text)
         while (!over)
             ev_run(loop, EVRUN_ONCE);
     }
+    link_tls_free(tls);
+    link_key_free(key);
     return 0;
 out:
     fprintf(stderr, "hostile: %s\n", e.text);

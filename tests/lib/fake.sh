@@ -167,7 +167,7 @@ state_count() { # HOST VM STATE: how often it came to that
     event_count "$1" "dom=$2 state=$3 "
 }
 vm_is_unknown() { # HOST VM
-    ! us "$1" status "$2"
+    ! us "$1" status "$2" >/dev/null 2>&1
 }
 # Nothing of ours but the daemon; the guest is not touched.
 host_is_clean() { # HOST
@@ -234,6 +234,12 @@ scenario_exit() {
         host_signal birch KILL
     done
     wait 2>/dev/null
+    # A process that broke is started again: its end alone tells nobody.
+    if grep -h -A 20 'ERROR: AddressSanitizer\|runtime error:\|signal 6\|signal 11' \
+        "$WORK"/*.log; then
+        say "FAILED: a process broke"
+        rc=1
+    fi
     if [ -n "${KEEP:-}" ]; then say "kept: $WORK"; else rm -rf "$WORK"; fi
     exit $rc
 }
