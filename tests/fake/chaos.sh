@@ -13,6 +13,13 @@ one_of() { # PID...
     shift $((RANDOM % $#))
     echo "$1"
 }
+# What is being killed may still be there: look again and again.
+daemons_keep() {
+    local host
+    for host in alder birch; do
+        pids_of $host | grep -qx "$(daemon_pid $host)" || daemon_start $host
+    done
+}
 step() {
     local host pids pid
     host=$([ $((RANDOM % 2)) = 0 ] && echo alder || echo birch)
@@ -39,15 +46,14 @@ step() {
 }
 for _ in $(seq "${CHAOS:=40}"); do
     step
-    for host in alder birch; do
-        kill -0 "$(daemon_pid $host)" 2>/dev/null || daemon_start $host
-    done
+    daemons_keep
     vm_is_unknown alder web &&
         (us alder protect web birch --arbiter none >/dev/null 2>&1 &)
     [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 done
 say "== quiet =="
 protected_in_the_end() {
+    daemons_keep
     state_is alder web Protected ||
         (us alder protect web birch --arbiter none >/dev/null 2>&1 && false)
 }
