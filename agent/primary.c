@@ -81,7 +81,10 @@ void primary_failed(struct primary *p, const struct err *why)
         primary_leave(p);
         return;
     }
-    if (!p->established && !p->leftovers) {
+    /* An agent there that was just leaving, or died: the next one answers. */
+    bool again =
+        p->phase == PH_CONNECT && why->kind == ERR_GONE && p->tries < 3;
+    if (!p->established && !p->leftovers && !again) {
         tell_failed(p);
         log_error("dom=%s not protected: %s", a->rec.name, why->text);
         agent_exit(a, AGENT_EXIT_DONE);

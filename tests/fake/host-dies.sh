@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC1091
-# Everything of alder dies at once: birch takes over exactly once, with a whole
+# Everything of alder dies at a named moment of an epoch: birch takes over exactly once, with a whole
 # epoch, after the timeout and not much later. When alder comes back with its
 # old copy, that is paused: the VM runs once.
+# moments: now capture.before capture.suspended capture.copied capture.marked capture.resumed engine.before_commit engine.acked replica.before_ack replica.after_ack replica.applying
 . "$(dirname "$0")/../lib/fake.sh"
+: "${MOMENT:=now}"
 start_protected
 steps=$(steps_committed alder web) || fail "no epochs"
+at=alder
+case $MOMENT in
+now) at= ;;
+replica.*) fault_arm birch "$MOMENT" mark 3 && at=birch ;;
+*) fault_arm alder "$MOMENT" stop 3 ;;
+esac
+[ -z "$at" ] || await 5 test -e "$WORK/$at/run/understudy/faults.hit" ||
+    fail "$MOMENT is not reached"
 host_die alder
 taken_over_well birch web "$steps"
 detect=$(status_of birch web takeover.detect_ms)

@@ -56,6 +56,9 @@ us() { # HOST ARGUMENT...
     on "$host" timeout 60 "$BUILD/understudy" "$@" </dev/null
 }
 daemon_start() { # HOST
+    local lock=$WORK/$1/run/understudy/understudyd.lock
+    # Its predecessor may still be dying.
+    [ ! -e "$lock" ] || flock -w 5 "$lock" true || fail "$1 has a daemon"
     on "$1" "$BUILD/understudyd" -f >>"$WORK/$1.log" 2>&1 </dev/null &
     disown # its end is nobody's news
     await 10 us "$1" version || fail "the daemon of $1 does not start"
