@@ -1,20 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC1091,SC2154
-# The agent on alder is killed at a named moment: the guest goes on, birch
+# Our processes on alder are killed at a named moment: the guest goes on, birch
 # does not take over, protection returns by itself, nothing is left behind.
-# moments: capture.before capture.suspended capture.copied capture.marked capture.resumed primary.run
+# `agent`, `daemon`, `both`: while epochs run. A capture's moment: there. A
+# primary's phase: the agent, and then its successor in that phase.
+# moments: agent daemon both capture.before capture.suspended capture.copied capture.marked capture.resumed primary.recover primary.prepare primary.connect primary.discard primary.describe primary.shell primary.sync
 . "$(dirname "$0")/../lib/scenario.sh"
 start_from protected
 client_start "$WEB"
-if [ "$MOMENT" = primary.run ]; then
-    alder kill -9 "$(status_of alder web pid)" ||
-        fail "the agent is not there"
-else
+agent_kill() { alder kill -9 "$(status_of alder web pid)" || fail "no agent"; }
+daemon_kill() { alder 'kill -9 "$(cat /run/lab/understudyd.pid)"' || fail "no daemon"; }
+case $MOMENT in
+agent) agent_kill ;;
+daemon) daemon_kill ;;
+both) agent_kill && daemon_kill ;;
+capture.*)
     fault_arm alder "$MOMENT" kill 5
     await 6 fault_was_hit alder || fail "$MOMENT was not reached"
+    ;;
+primary.*)
+    fault_arm alder "$MOMENT" kill
+    agent_kill
+    await 30 fault_was_hit alder || fail "$MOMENT was not reached"
+    ;;
+esac
+resynced() { alder 'grep -q "event=sync copying" /var/log/understudyd.log'; }
+if [ "$MOMENT" = daemon ]; then
+    await 12 status_json alder web || fail "no new daemon"
+    resynced && fail "the copy began again, though the agent lived"
+else
+    await 60 resynced || fail "no successor began again"
 fi
-was_restarted() { alder 'understudy events' | grep -q 'left output held'; }
-await 12 was_restarted || fail "no successor found what was left"
 await 60 state_is alder web Protected || fail "protection did not return"
 client_goes_on 60 10 || fail "the guest does not go on"
 [ "$(event_count birch '"TakenOver"')" = 0 ] || fail "birch took over"
