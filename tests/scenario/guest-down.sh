@@ -9,9 +9,15 @@ start_from protected
 case $MOMENT in
 reboot) alder xl reboot web ;;
 poweroff) alder xl shutdown web ;;
-crash) alder xl trigger web nmi ;;
+crash)
+    id=$(alder xl domid web)
+    alder "echo 'echo c >/proc/sysrq-trigger' \
+        >\$(xenstore-read /local/domain/$id/console/tty)"
+    ;;
 esac || fail "xl $MOMENT"
-told() { birch 'understudy events' | grep -q "ends protection: $MOMENT"; }
+word=$MOMENT
+[ "$MOMENT" = poweroff ] && word=power-off
+told() { birch 'understudy events' | grep -q "ends protection: $word"; }
 await 20 told || fail "birch was not told"
 case $MOMENT in
 reboot)
