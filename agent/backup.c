@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/guest_down.h"
 #include "agent/job.h"
 #include "agent/paths.h"
 #include "checkpoint/epoch.h"
@@ -315,6 +316,8 @@ static void backup_tick(struct agent *a, uint64_t now)
     bool replica = a->lease.state != LEASE_EMPTY;
 
     ask_for_primary(b, now);
+    if (a->rec.running && b->work == WORK_NONE)
+        backup_guest_tick(b, now);
     if (replica || a->session || b->work != WORK_NONE) {
         b->idle_ns = now;
         return;

@@ -35,6 +35,11 @@ struct backup {
     uint64_t ask_ns;  /* when to ask next whether the primary still exists */
     unsigned asked;   /* number of that question */
 
+    /* The guest that runs here since a takeover: guest_down.c. */
+    bool handing;
+    uint64_t guest_ns;
+    unsigned guest_looks;
+
     /* Takeover. */
     uint64_t heard_ns, claimed_ns, running_ns;
     struct ipc_conn *taker;

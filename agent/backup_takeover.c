@@ -213,13 +213,10 @@ int backup_resume(struct backup *b, struct err *e)
         unfinished = !a->hv->ops->find_uuid(a->hv, a->uuid, true, &d, e);
         if (!unfinished && e->kind != ERR_GONE)
             return -1;
-        if (!unfinished) {
-            err_clear(e);
-            agent_event(a, "gone", "%s ran here since a takeover and is gone",
-                        a->rec.name);
-            agent_exit(a, AGENT_EXIT_DONE);
-            return 0;
-        }
+        err_clear(e);
+        /* Gone, or being started again: backup_guest_tick() finds out. */
+        if (!unfinished)
+            d.domid = 0;
     }
     a->lease.state = LEASE_WON;
     a->rec.domid = d.domid;

@@ -91,6 +91,11 @@ struct path path_flag(const char *uuid)
     return rooted("/run/understudy/%s.suspend", uuid);
 }
 
+struct path path_watch(const char *uuid)
+{
+    return rooted("/run/understudy/%s.watch", uuid);
+}
+
 /* mkdir -p; the parents get 0755. */
 static int dir_make(const char *path, mode_t mode, struct err *e)
 {

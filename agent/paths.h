@@ -31,10 +31,11 @@ struct path path_peers(void); /* peers: NAME ADDRESS[:PORT] PIN */
 struct path path_record(const char *uuid); /* vms/UUID.json */
 
 /* /run/understudy */
-struct path path_lock(void);             /* understudyd.lock */
-struct path path_control(void);          /* control.sock */
-struct path path_vm(const char *uuid);   /* vm/UUID.sock, the agent's */
-struct path path_flag(const char *uuid); /* UUID.suspend: a suspend is asked */
+struct path path_lock(void);              /* understudyd.lock */
+struct path path_control(void);           /* control.sock */
+struct path path_vm(const char *uuid);    /* vm/UUID.sock, the agent's */
+struct path path_flag(const char *uuid);  /* UUID.suspend: a suspend is asked */
+struct path path_watch(const char *uuid); /* UUID.watch: a watcher's lock */
 
 /* Create the directories that are missing, with the modes above (an existing
  * run or vms directory is tightened to 0700). Called by the daemon and by

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "agent/job.h"
 #include "agent/paths.h"
@@ -87,6 +86,7 @@ void primary_failed(struct primary *p, const struct err *why)
     if (!p->established && !p->leftovers && !again) {
         tell_failed(p);
         log_error("dom=%s not protected: %s", a->rec.name, why->text);
+        guest_give_back(p);
         agent_exit(a, AGENT_EXIT_DONE);
         return;
     }
@@ -148,19 +148,6 @@ static void try_again(struct primary *p)
     primary_phase(p, PH_WAIT);
 }
 
-static void guest_down(struct primary *p)
-{
-    struct agent *a = p->a;
-
-    agent_event(a, "guest-down",
-                "output is released; waiting for the VM's "
-                "next start");
-    a->rec.domid = -1;
-    agent_state(a, VM_UNPROTECTED, "the guest is down");
-    primary_retry(p, 0.5);
-    primary_phase(p, PH_NO_GUEST);
-}
-
 /* No engine (any more). */
 void primary_ended(struct primary *p)
 {
@@ -172,6 +159,7 @@ void primary_ended(struct primary *p)
     switch (p->then) {
     case THEN_DONE:
         agent_state(a, VM_UNPROTECTED, "unprotect was asked for");
+        guest_give_back(p);
         stop_answer(p);
         agent_exit(a, AGENT_EXIT_DONE);
         break;
@@ -181,7 +169,7 @@ void primary_ended(struct primary *p)
         break;
     case THEN_GUEST_DOWN:
         agent_session_drop(a);
-        guest_down(p);
+        guest_down_begin(p);
         break;
     case THEN_RETRY:
         try_again(p);
@@ -287,32 +275,17 @@ static void on_answer(struct primary *p, const json_t *msg)
 /* The VM of this record, after a reboot of the guest under a new number. */
 static void look_for_guest(struct primary *p)
 {
-    struct agent *a = p->a;
-    struct hv_domain d;
-    struct err e = ERR_INIT;
-
-    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, &e) ||
-        d.shutdown != HV_RUNNING) {
-        if (p->looks++ == 60)
-            agent_event(a, "no-guest", "%s does not run here: %s", a->rec.name,
-                        e.text);
-        if (p->looks > 120 && p->down == HV_POWEROFF) {
-            agent_exit(a, AGENT_EXIT_DONE);
-            return;
-        }
+    switch (guest_look(p)) {
+    case GUEST_RUNS:
+    case GUEST_TELL:
+        ask_prepare(p);
+        break;
+    case GUEST_LATER:
         primary_retry(p, 0.5);
-        return;
+        break;
+    case GUEST_ENDED:
+        break;
     }
-    if (a->rec.domid != (int64_t)d.domid) {
-        a->rec.domid = d.domid;
-        if (getrandom(a->rec.incarnation, sizeof a->rec.incarnation, 0) < 0)
-            abort();
-        if (!agent_save(a))
-            return;
-    }
-    p->looks = 0;
-    p->then = THEN_RETRY;
-    ask_prepare(p);
 }
 
 static void retry_cb(struct ev_loop *loop, ev_timer *w, int revents)
@@ -441,6 +414,7 @@ static int primary_start(struct agent *a, struct err *e)
     a->priv = p;
     p->a = a;
     p->established = was_established(&a->rec);
+    p->guest.taken = a->rec.state != VM_UNPROTECTED;
     primary_engine_init(p);
     ev_init(&p->retry, retry_cb);
     p->retry.data = p;
@@ -451,6 +425,7 @@ static int primary_start(struct agent *a, struct err *e)
     if (resume_at_rest(p, there))
         return 0;
     a->rec.domid = d.domid;
+    p->guest.seen = true;
     struct recover_job *j = calloc(1, sizeof *j);
     if (!j)
         abort();

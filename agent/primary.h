@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "agent/agent_core.h"
+#include "agent/guest_down.h"
 #include "checkpoint/engine.h"
 
 /* Where we are with the peer. One cycle goes from RECOVER or WAIT down to RUN;
@@ -40,7 +41,6 @@ struct primary {
     bool established;   /* was Protected once: failures are retried */
     bool leftovers;     /* a predecessor's plug is still closed */
     unsigned tries;     /* cycles since it was last Protected */
-    unsigned looks;     /* for the guest, in vain */
     unsigned asked;     /* number of the last question to our daemon */
     struct err failure; /* what ended the cycle; empty: nothing known */
 
@@ -55,6 +55,8 @@ struct primary {
     struct checkpoint_device *net;
     uint64_t dropped; /* packets, as last reported */
     enum hv_shutdown down;
+    struct guest_down guest;
+    char devices[HV_DEVICES_MAX]; /* when the VM was described */
     bool voided; /* the engine takes no more epochs: its replica must go */
 
     struct ipc_conn *stopper; /* who typed unprotect */
@@ -81,6 +83,7 @@ void primary_ended(struct primary *p);
 void primary_leave(struct primary *p);
 
 /* primary_engine.c */
+enum wire_stop_reason primary_stop_reason(enum hv_shutdown down);
 int primary_engine_open(struct primary *p, struct err *e);
 /* Engine events that have arrived, in order. */
 void primary_drain(struct primary *p);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "agent/paths.h"
+#include "agent/vif_follow.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "net-buffer/netbuf.h"
@@ -61,22 +62,21 @@ static int sink_send(void *arg, uint64_t session, enum epoch_record type,
     return link_pipe_send(p->pipe, wire_types[type], payload, len, e);
 }
 
+/* The interfaces themselves are vif_follow.c's matter. */
 static int net_open(struct primary *p, struct err *e)
 {
-    char names[HV_MAX_VIFS][NETBUF_NAME_MAX], tag[NETBUF_TAG_MAX + 1];
+    char tag[NETBUF_TAG_MAX + 1];
     struct agent *a = p->a;
     struct netbuf_limits limits = {.hold_bytes_max = (uint64_t)a->cfg.buffer_mb
                                                      << 20};
-    int n;
+    struct follow_config c = {.domid = (uint32_t)a->rec.domid,
+                              .devices = p->devices};
 
-    if (a->hv->ops->vifs(a->hv, (uint32_t)a->rec.domid, names, &n, e))
-        return -1;
-    if (n == 0)
-        return 0;
     snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
-    if (netbuf_open(tag, &limits, &p->net, e))
+    if (!getenv("UNDERSTUDY_HV") && netbuf_open(tag, &limits, &c.net, e))
         return -1;
-    return netbuf_set_vifs(p->net, names, n, e);
+    p->net = vif_follow_new(&c);
+    return 0;
 }
 
 static void net_free(struct primary *p)
@@ -105,8 +105,7 @@ int primary_engine_open(struct primary *p, struct err *e)
         net_free(p);
         return -1;
     }
-    if (p->net)
-        c.devices[c.device_count++] = p->net;
+    c.devices[c.device_count++] = p->net;
     snprintf(c.name, sizeof c.name, "%s", a->rec.name);
     snprintf(c.suspend_flag, sizeof c.suspend_flag, "%s",
              path_flag(a->rec.uuid).s);
@@ -121,6 +120,7 @@ int primary_engine_open(struct primary *p, struct err *e)
     }
     p->dropped = 0;
     p->voided = false;
+    guest_take(p);
     return 0;
 }
 
@@ -168,7 +168,7 @@ static void on_void(struct primary *p, const struct err *why)
         primary_send_discard(p, why->text);
 }
 
-static enum wire_stop_reason stop_reason(enum hv_shutdown down)
+enum wire_stop_reason primary_stop_reason(enum hv_shutdown down)
 {
     switch (down) {
     case HV_POWEROFF:
@@ -178,7 +178,7 @@ static enum wire_stop_reason stop_reason(enum hv_shutdown down)
     case HV_CRASH:
         return WIRE_STOP_CRASH;
     default:
-        return WIRE_STOP_MIGRATE;
+        return WIRE_STOP_GONE;
     }
 }
 
@@ -189,7 +189,8 @@ static void on_guest_down(struct primary *p, enum hv_shutdown down)
         [HV_REBOOT] = "rebooted",
         [HV_SUSPEND] = "was suspended by somebody else",
         [HV_CRASH] = "crashed",
-        [HV_OTHER] = "is gone from this host",
+        [HV_OTHER] = "was stopped by its watchdog, or was destroyed, saved or "
+                     "migrated by somebody else",
     };
 
     p->down = down;
@@ -199,7 +200,7 @@ static void on_guest_down(struct primary *p, enum hv_shutdown down)
     if (p->a->lease.state == LEASE_FREE)
         primary_end(p, ENGINE_RELEASE, THEN_GUEST_DOWN);
     else if (p->a->session && p->a->hello_seen)
-        primary_send_stop(p, stop_reason(down));
+        primary_send_stop(p, primary_stop_reason(down));
     p->then = THEN_GUEST_DOWN;
 }
 

@@ -79,6 +79,7 @@ struct describe_job {
     struct link_session *session; /* the one it was started for */
     uint32_t domid;
     struct buf blueprint;
+    char devices[HV_DEVICES_MAX];
 };
 
 static int describe_run(void *arg, struct err *e)
@@ -89,6 +90,8 @@ static int describe_run(void *arg, struct err *e)
     if (agent_hv_open(&hv, e))
         return -1;
     int rc = hv->ops->check_protect(hv, j->domid, e);
+    if (!rc)
+        rc = hv->ops->devices(hv, j->domid, j->devices, e);
     if (!rc)
         rc = hv->ops->describe(hv, j->domid, &j->blueprint, e);
     if (!rc && !getenv("UNDERSTUDY_HV"))
@@ -107,6 +110,7 @@ static void describe_done(void *arg, int rc, const struct err *e)
     } else if (p->phase == PH_DESCRIBE && j->session == p->a->session) {
         buf_free(&p->blueprint);
         p->blueprint = j->blueprint;
+        memcpy(p->devices, j->devices, sizeof p->devices);
         memset(&j->blueprint, 0, sizeof j->blueprint);
         send_blueprint(p);
         primary_phase(p, PH_SHELL);
@@ -191,8 +195,7 @@ static void rejoin(struct primary *p, const struct wire_hello *h)
             err_set(&p->failure, "%s holds the replica of another run",
                     a->rec.peer);
         if (p->then == THEN_GUEST_DOWN)
-            primary_send_stop(p, p->down == HV_REBOOT ? WIRE_STOP_REBOOT
-                                                      : WIRE_STOP_POWEROFF);
+            primary_send_stop(p, primary_stop_reason(p->down));
         else
             primary_send_discard(p, "the replica is void");
         return;
@@ -230,6 +233,8 @@ static void on_hello(struct primary *p, const uint8_t *payload, size_t len)
         primary_send_stop(p, WIRE_STOP_UNPROTECT);
     else if (p->eng)
         rejoin(p, &h);
+    else if (p->then == THEN_GUEST_DOWN)
+        primary_send_stop(p, primary_stop_reason(p->down));
     else if (h.has_replica)
         primary_send_discard(p, "a new copy is about to be made");
     else {
@@ -357,7 +362,8 @@ void primary_session_closed(struct agent *a, const struct err *why)
     if (p->phase == PH_STOP && a->lease.state == LEASE_FREE)
         primary_end(p, ENGINE_RELEASE, p->then);
     else if (p->phase == PH_CONNECT || p->phase == PH_DISCARD ||
-             p->phase == PH_DESCRIBE || p->phase == PH_SHELL)
+             p->phase == PH_DESCRIBE || p->phase == PH_SHELL ||
+             (p->phase == PH_STOP && p->then == THEN_GUEST_DOWN))
         primary_failed(p, why);
 }
 

@@ -30,6 +30,8 @@ struct device_load {
     uint64_t held_packets;
     uint64_t dropped_packets; /* since setup: overflow */
     bool want_epoch;          /* more than the threshold is held */
+    bool stale; /* the VM's devices are not the replica's any more: it is
+                 * void, and poll's error says why */
 };
 
 struct checkpoint_device;

@@ -260,6 +260,8 @@ static enum turn layout_check(struct engine *eng)
 {
     struct err error = ERR_INIT;
 
+    if (eng->stale.kind)
+        return engine_over(eng, ENGINE_VOID, &eng->stale);
     if (!eng->hv->ops->map_stale(eng->hv, eng->config.domid, &eng->map))
         return TURN_ON;
     enum turn turn = engine_guest_check(eng);

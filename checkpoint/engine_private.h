@@ -61,6 +61,7 @@ struct engine {
     uint64_t sync_start_ns, sync_start_bytes;
     unsigned skips; /* one after the other */
     size_t devices_ready;
+    struct err stale; /* what a device said that voids the replica; kind 0 */
     bool poll_failed, suspend_open, logdirty_on;
 };
 

@@ -25,7 +25,10 @@ bool engine_poll(struct engine *eng)
         struct device_load load = {0};
         struct err error = ERR_INIT;
         if (d->ops->poll(d, &load, &error)) {
-            if (!eng->poll_failed)
+            if (load.stale) {
+                eng->stale = error;
+                sum.want_epoch = true;
+            } else if (!eng->poll_failed)
                 log_warn("dom=%s %s: %s", eng->config.name, d->ops->name,
                          error.text);
             eng->poll_failed = true;

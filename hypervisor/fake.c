@@ -16,14 +16,6 @@
 #define PAUSE_US      2000000
 #define ON_ITS_WAY_US 5000000
 
-struct fake {
-    struct hv hv;
-    char dir[200];
-    int watch;
-    uint32_t domid; /* of `view`; 0: none */
-    struct fake_view view;
-};
-
 struct map_priv {
     uint64_t pages, max_pages, end_gfn;
     size_t bytes;
@@ -558,6 +550,10 @@ static const struct hv_ops fake_ops = {
     .watch_fd = op_watch_fd,
     .watch_drain = op_watch_drain,
     .vifs = op_vifs,
+    .devices = fake_devices,
+    .watcher_start = fake_watcher_start,
+    .watcher_end = fake_watcher_end,
+    .watcher = fake_watcher,
     .check_protect = op_check_protect,
     .describe = op_describe,
     .map = op_map,

@@ -21,4 +21,13 @@ void fake_blueprint_put(struct buf *out, const struct fake_spec *s,
 int fake_blueprint_read(const void *p, size_t len, struct fake_spec *s,
                         struct err *e);
 
+/* fake_watcher.c */
+int fake_watcher_start(struct hv *hv, uint32_t domid, const char *lock,
+                       struct err *e);
+int fake_watcher_end(struct hv *hv, uint32_t domid, const char *lock,
+                     struct err *e);
+enum hv_watcher fake_watcher(struct hv *hv, uint32_t domid, const char *lock);
+int fake_devices(struct hv *hv, uint32_t domid, char out[HV_DEVICES_MAX],
+                 struct err *e);
+
 #endif

@@ -38,6 +38,15 @@ struct fake_view {
     uint8_t *memory;
     size_t log_bytes, memory_bytes;
 };
+/* A connection. */
+struct fake {
+    struct hv hv;
+    char dir[200];
+    int watch;
+    uint32_t domid; /* of `view`; 0: none */
+    struct fake_view view;
+};
+
 /* ERR_GONE when there is no such domain. */
 int fake_view_open(struct fake_view *v, const char *dir, uint32_t domid,
                    struct err *e);

@@ -68,6 +68,15 @@ enum hv_suspend_result {
     HV_SUSPEND_ERROR /* *e says why; the guest runs */
 };
 
+/* Whether somebody acts when a domain shuts down; see watcher_start(). */
+enum hv_watcher {
+    HV_WATCHER_NONE,
+    HV_WATCHER_WAITS, /* for the domain to shut down */
+    HV_WATCHER_ACTS,  /* destroys it, starts it again, ... */
+};
+
+#define HV_DEVICES_MAX 512
+
 struct hv;
 
 struct hv_ops {
@@ -96,6 +105,27 @@ struct hv_ops {
      * names the device when an interface lives in another driver domain. */
     int (*vifs)(struct hv *hv, uint32_t domid, char names[][16], int *n,
                 struct err *e);
+
+    /* The VM's devices in this host's words, "vif/0 vif/1 vbd/51712", sorted:
+     * to see that one was plugged in or out. Cheap. */
+    int (*devices)(struct hv *hv, uint32_t domid, char out[HV_DEVICES_MAX],
+                   struct err *e);
+
+    /* --- Who acts when the VM shuts down -------------------------------
+     * A watcher is a process of its own that waits for the domain's end and
+     * then does what the VM's configuration says (on_poweroff, on_reboot,
+     * on_crash, on_watchdog), and goes on with the domain that it started
+     * instead. `xl create` leaves one, which our suspends confuse. `lock` is
+     * the path of a file that only one watcher of a VM holds at a time. */
+    /* Start one that outlives us, unless there is one, xl's included. One
+     * that finds the domain shut down already acts at once. */
+    int (*watcher_start)(struct hv *hv, uint32_t domid, const char *lock,
+                         struct err *e);
+    /* End the domain's watcher, whether ours or xl's. One that acts finishes
+     * that first, and is not waited for. */
+    int (*watcher_end)(struct hv *hv, uint32_t domid, const char *lock,
+                       struct err *e);
+    enum hv_watcher (*watcher)(struct hv *hv, uint32_t domid, const char *lock);
 
     /* --- Primary: preflight, memory, suspend --------------------------- */
     /* Refuse by name what cannot be protected: not PVH, writable disks,

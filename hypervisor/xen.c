@@ -300,60 +300,6 @@ static void xen_watch_drain(struct hv *hv)
         free(event);
 }
 
-static int by_number(const void *a, const void *b)
-{
-    return *(const int *)a - *(const int *)b;
-}
-
-/* The name of one vif's interface in dom0. */
-static int vif_name(struct xen *x, uint32_t domid, int devid, char name[16],
-                    struct err *e)
-{
-    char backend[16];
-
-    if (!xen_read(x, backend, sizeof backend,
-                  "/libxl/%u/device/vif/%d/backend-id", domid, devid) &&
-        !xen_read(x, backend, sizeof backend,
-                  "/local/domain/%u/device/vif/%d/backend-id", domid, devid))
-        return err_set(e, "vif %d of domain %u has no backend in xenstore",
-                       devid, domid);
-    if (strcmp(backend, "0") != 0) {
-        err_kind(e, ERR_REFUSED, "vif %d lives in driver domain %s", devid,
-                 backend);
-        return err_hint(e, "only interfaces served by dom0 can be protected");
-    }
-    if (!xen_read(x, name, 16, "/local/domain/0/backend/vif/%u/%d/vifname",
-                  domid, devid))
-        snprintf(name, 16, "vif%u.%d", domid, devid);
-    return 0;
-}
-
-static int xen_vifs(struct hv *hv, uint32_t domid, char names[][16], int *n,
-                    struct err *e)
-{
-    struct xen *x = xen_of(hv);
-    char path[64];
-    unsigned count = 0;
-    int devids[HV_MAX_VIFS];
-
-    *n = 0;
-    snprintf(path, sizeof path, "/libxl/%u/device/vif", domid);
-    CLEANUP_FREE char **dir = xs_directory(x->xs, XBT_NULL, path, &count);
-    if (!dir)
-        return errno == ENOENT ? 0 : err_sys(e, "read xenstore's %s", path);
-    if (count > HV_MAX_VIFS)
-        return err_kind(e, ERR_REFUSED, "%u network interfaces, at most %u",
-                        count, HV_MAX_VIFS);
-    for (unsigned i = 0; i < count; i++)
-        devids[i] = atoi(dir[i]);
-    qsort(devids, count, sizeof devids[0], by_number);
-    for (unsigned i = 0; i < count; i++)
-        if (vif_name(x, domid, devids[i], names[i], e))
-            return -1;
-    *n = (int)count;
-    return 0;
-}
-
 static const struct hv_ops xen_ops = {
     .name = "xen",
     .close = xen_close,
@@ -365,6 +311,10 @@ static const struct hv_ops xen_ops = {
     .watch_fd = xen_watch_fd,
     .watch_drain = xen_watch_drain,
     .vifs = xen_vifs,
+    .devices = xen_devices,
+    .watcher_start = xen_watcher_start,
+    .watcher_end = xen_watcher_end,
+    .watcher = xen_watcher,
     .check_protect = xen_check_protect,
     .describe = xen_describe,
     .map = xen_map,

@@ -96,6 +96,22 @@ int xen_find_uuid(struct hv *hv, const uint8_t uuid[16], bool replica,
                   struct hv_domain *d, struct err *e);
 int xen_info(struct hv *hv, uint32_t domid, struct hv_domain *d, struct err *e);
 
+/* xen_devices.c ----------------------------------------------------------- */
+int xen_vifs(struct hv *hv, uint32_t domid, char names[][16], int *n,
+             struct err *e);
+int xen_devices(struct hv *hv, uint32_t domid, char out[HV_DEVICES_MAX],
+                struct err *e);
+
+/* xen_watcher.c ----------------------------------------------------------- */
+int xen_watcher_start(struct hv *hv, uint32_t domid, const char *lock,
+                      struct err *e);
+int xen_watcher_end(struct hv *hv, uint32_t domid, const char *lock,
+                    struct err *e);
+enum hv_watcher xen_watcher(struct hv *hv, uint32_t domid, const char *lock);
+/* Somebody else's `xl save` or `xl migrate` of this domain is under way: its
+ * log-dirty mode is not ours to turn off. */
+bool xen_is_saved(uint32_t domid);
+
 /* xen_memory.c ------------------------------------------------------------ */
 void xen_specials(struct xen *x, uint32_t domid, struct xen_specials *s);
 /* The gfns below end_gfn that are backed by RAM, into a bitmap. */

@@ -78,6 +78,10 @@ static int state_check(const struct hv_domain *d, struct err *e)
 {
     if (d->shutdown != HV_RUNNING)
         return err_kind(e, ERR_REFUSED, "the VM is shut down");
+    if (xen_is_saved(d->domid)) {
+        err_kind(e, ERR_REFUSED, "the VM is being saved or migrated");
+        return err_hint(e, "wait until that ends, then try again");
+    }
     if (!d->paused)
         return 0;
     err_kind(e, ERR_REFUSED, "the VM is paused");

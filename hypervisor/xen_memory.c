@@ -259,6 +259,10 @@ static int dirty_enable(struct xen *x, uint32_t domid)
         return 0;
     if (errno != EINVAL)
         return -1;
+    if (xen_is_saved(domid)) {
+        errno = EBUSY;
+        return -1;
+    }
     /* Left on by a predecessor that crashed. */
     if (xc_shadow_control(x->xch, domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0) < 0)
         return -1;
@@ -287,9 +291,12 @@ int xen_logdirty_start(struct hv *hv, uint32_t domid, struct err *e)
     d->domid = domid;
     d->end_gfn = end_gfn;
     if (dirty_enable(x, domid)) {
+        bool busy = errno == EBUSY;
         err_sys(e, "turn log-dirty mode of domain %u on", domid);
-        err_hint(e, "its paging pool may be too small: raise shadow_memory "
-                    "in the VM's configuration");
+        err_hint(e,
+                 busy ? "wait until its `xl save` or `xl migrate` ends"
+                      : "its paging pool may be too small: raise shadow_memory "
+                        "in the VM's configuration");
         xen_logdirty_stop(hv, domid);
         return -1;
     }
@@ -364,7 +371,8 @@ void xen_logdirty_stop(struct hv *hv, uint32_t domid)
     DECLARE_HYPERCALL_BUFFER_SHADOW(uint8_t, bitmap, &d->bitmap);
 
     (void)bitmap;
-    if (xc_shadow_control(x->xch, domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0) <
+    if (!xen_is_saved(domid) &&
+        xc_shadow_control(x->xch, domid, XEN_DOMCTL_SHADOW_OP_OFF, NULL, 0) <
             0 &&
         errno != ESRCH)
         log_debug("domain %u: turn log-dirty mode off: %s", domid,

@@ -107,7 +107,12 @@ static int ask_once(struct xen *x)
         return -1;
     CLEANUP_FREE char *value = xs_read(x->xs, t, x->suspend.control, NULL);
     if (value && *value) {
-        xs_transaction_end(x->xs, t, true);
+        /* Linux ignores what comes while it suspends for us, and would never
+         * look again: say it once more in the asker's place. */
+        bool again = strcmp(value, "suspend") &&
+                     xs_write(x->xs, t, x->suspend.control, value,
+                              (unsigned)strlen(value));
+        xs_transaction_end(x->xs, t, !again);
         errno = EBUSY;
         return -1;
     }

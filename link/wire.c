@@ -365,7 +365,7 @@ const char *stop_reason_name(uint32_t reason)
     static const char *const names[] = {
         [WIRE_STOP_UNPROTECT] = "unprotect", [WIRE_STOP_POWEROFF] = "power-off",
         [WIRE_STOP_REBOOT] = "reboot",       [WIRE_STOP_CRASH] = "crash",
-        [WIRE_STOP_MIGRATE] = "migrate",
+        [WIRE_STOP_MIGRATE] = "migrate",     [WIRE_STOP_GONE] = "gone",
     };
 
     return reason < sizeof names / sizeof names[0] ? names[reason] : NULL;

@@ -186,6 +186,7 @@ enum wire_stop_reason {
     WIRE_STOP_REBOOT = 3,
     WIRE_STOP_CRASH = 4,
     WIRE_STOP_MIGRATE = 5,
+    WIRE_STOP_GONE = 6, /* destroyed, saved or migrated by somebody else */
 };
 /* STOP asks, STOPPED repeats it: from then on this backup never takes over
  * for that incarnation. */

@@ -9,6 +9,7 @@
  *   create                the VM itself, booted from its configuration
  *   rename DOMID NAME
  *   destroy DOMID|NAME
+ *   watch DOMID LOCK      act when it shuts down; goes on after its answer
  *
  * SIGTERM ends a build; what was begun is destroyed. */
 #include "hypervisor/xl/xl.h"
@@ -271,6 +272,15 @@ static int job_destroy(struct xl *x, char **argv, struct err *e)
     return 0;
 }
 
+static int job_watch(struct xl *x, char **argv, struct err *e)
+{
+    uint32_t domid;
+
+    if (number(argv[0], &domid, e))
+        return -1;
+    return watch(x, domid, argv[1], e);
+}
+
 static const struct job {
     const char *name;
     int min, max; /* arguments */
@@ -279,7 +289,7 @@ static const struct job {
     {"describe", 1, 1, job_describe}, {"check", 1, 1, job_check},
     {"fits", 0, 0, job_fits},         {"build", 1, 2, job_build},
     {"create", 0, 0, job_create},     {"rename", 2, 2, job_rename},
-    {"destroy", 1, 1, job_destroy},
+    {"destroy", 1, 1, job_destroy},   {"watch", 2, 2, job_watch},
 };
 
 /* --- Being told to stop -------------------------------------------------- */
@@ -317,6 +327,8 @@ static int run(const struct job *job, char **argv)
 
     signal(SIGPIPE, SIG_IGN);
     term_setup(job, argv);
+    if (job->run == job_watch)
+        watch_detach();
     if (libxl_ctx_alloc(&x.ctx, LIBXL_VERSION, 0, &x.log)) {
         err_set(&e, "open libxl: %s", x.said);
         err_hint(&e, "run this as root in dom0 of a Xen host with xenstored "

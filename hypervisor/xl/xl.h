@@ -53,4 +53,12 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
                 uint32_t *domid, struct err *e);
 int domain_create(struct xl *x, uint32_t *domid, struct err *e);
 
+/* watch.c ----------------------------------------------------------------- */
+/* Become a process that nobody waits for; before libxl is opened. */
+void watch_detach(void);
+/* Act when the domain shuts down, for as long as it, or one that it was
+ * started again as, is there. Answers as soon as it waits. Holds `lock`; when
+ * another process has it, there is nothing to do. */
+int watch(struct xl *x, uint32_t domid, const char *lock, struct err *e);
+
 #endif

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Following the VM's devices; see vif_follow.h. Engine thread, except open and
+ * free. The kernel's news of network interfaces (rtnetlink's link group) say
+ * when to look at once, a clock says when to look anyway. */
+#include "agent/vif_follow.h"
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent/agent_core.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "net-buffer/netbuf.h"
+
+#define LOOK_NS    (500 * NS_PER_MS)
+#define HURRIED_NS (20 * NS_PER_MS) /* not oftener, however much happens */
+
+struct follow {
+    struct checkpoint_device dev;
+    struct checkpoint_device *net; /* may be NULL */
+    struct hv *hv;
+    uint32_t domid;
+    int news; /* netlink socket; -1: none */
+    bool newsy;
+    uint64_t looked_ns;
+    char shell[HV_DEVICES_MAX]; /* what the replica's shell has */
+    char seen[HV_DEVICES_MAX];
+    bool unheld;       /* an interface could not be taken hold of */
+    struct err change; /* kind 0: none */
+};
+
+static struct follow *follow_of(struct checkpoint_device *d)
+{
+    return (struct follow *)d;
+}
+
+static int news_open(void)
+{
+    struct sockaddr_nl sa = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                    NETLINK_ROUTE);
+
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&sa, sizeof sa)) {
+        close(fd);
+        fd = -1;
+    }
+    if (fd < 0)
+        log_warn("no news of network interfaces: %m");
+    return fd;
+}
+
+/* An overrun (ENOBUFS) is news as well. */
+static bool news_came(struct follow *f)
+{
+    char message[4096];
+    ssize_t n;
+
+    while (f->news >= 0 &&
+           ((n = recv(f->news, message, sizeof message, 0)) > 0 ||
+            (n < 0 && errno == ENOBUFS)))
+        f->newsy = true;
+    return f->newsy;
+}
+
+static int vifs_take(struct follow *f, struct err *e)
+{
+    char names[HV_MAX_VIFS][NETBUF_NAME_MAX];
+    int n;
+
+    if (!f->net)
+        return 0;
+    if (f->hv->ops->vifs(f->hv, f->domid, names, &n, e))
+        return -1;
+    return netbuf_set_vifs(f->net, names, n, e);
+}
+
+static bool has_word(const char *list, const char *word, size_t len)
+{
+    for (const char *p = list; *p; p += strcspn(p, " ")) {
+        p += *p == ' ';
+        if (strcspn(p, " ") == len && !strncmp(p, word, len))
+            return true;
+    }
+    return false;
+}
+
+/* The first word that `a` has and `b` lacks. */
+static bool extra(const char *a, const char *b, char word[64])
+{
+    for (const char *p = a; *p; p += strcspn(p, " ")) {
+        p += *p == ' ';
+        size_t len = strcspn(p, " ");
+        if (has_word(b, p, len))
+            continue;
+        snprintf(word, 64, "%.*s", (int)len, p);
+        return true;
+    }
+    return false;
+}
+
+static const char *kind_name(const char *word)
+{
+    if (!strncmp(word, "vif/", 4))
+        return "network interface";
+    if (!strncmp(word, "vbd/", 4))
+        return "disk";
+    return "device";
+}
+
+static void change_note(struct follow *f, const char *now)
+{
+    char word[64];
+
+    if (f->change.kind)
+        return;
+    if (extra(now, f->shell, word))
+        err_set(&f->change, "a %s was added (%s)", kind_name(word), word);
+    else if (extra(f->shell, now, word))
+        err_set(&f->change, "a %s was removed (%s)", kind_name(word), word);
+}
+
+static int look(struct follow *f, struct err *e)
+{
+    char now[HV_DEVICES_MAX];
+
+    f->looked_ns = clock_ns();
+    f->newsy = false;
+    if (f->hv->ops->devices(f->hv, f->domid, now, e))
+        return -1;
+    if (strcmp(now, f->seen) || f->unheld) {
+        f->unheld = vifs_take(f, e) != 0;
+        memcpy(f->seen, now, sizeof f->seen);
+    }
+    change_note(f, now);
+    return f->unheld ? -1 : 0;
+}
+
+/* --- The verbs ------------------------------------------------------------ */
+
+static int follow_setup(struct checkpoint_device *d, struct err *e)
+{
+    struct follow *f = follow_of(d);
+
+    if (!f->hv && agent_hv_open(&f->hv, e))
+        return -1;
+    if (f->news < 0)
+        f->news = news_open();
+    f->unheld = true; /* whatever is there */
+    return look(f, e) || (f->net && f->net->ops->setup(f->net, e)) ? -1 : 0;
+}
+
+static int follow_mark(struct checkpoint_device *d, uint64_t epoch,
+                       struct err *e)
+{
+    struct checkpoint_device *net = follow_of(d)->net;
+
+    return net ? net->ops->mark(net, epoch, e) : 0;
+}
+
+static int follow_commit(struct checkpoint_device *d, uint64_t epoch,
+                         struct err *e)
+{
+    struct checkpoint_device *net = follow_of(d)->net;
+
+    return net ? net->ops->commit(net, epoch, e) : 0;
+}
+
+static int follow_abort(struct checkpoint_device *d, bool release,
+                        struct err *e)
+{
+    struct checkpoint_device *net = follow_of(d)->net;
+
+    return net ? net->ops->abort(net, release, e) : 0;
+}
+
+static void follow_teardown(struct checkpoint_device *d, bool release)
+{
+    struct follow *f = follow_of(d);
+
+    if (f->net)
+        f->net->ops->teardown(f->net, release);
+    if (f->hv)
+        f->hv->ops->close(f->hv);
+    f->hv = NULL;
+    if (f->news >= 0)
+        close(f->news);
+    f->news = -1;
+}
+
+static int follow_poll(struct checkpoint_device *d, struct device_load *load,
+                       struct err *e)
+{
+    struct follow *f = follow_of(d);
+    uint64_t age = clock_ns() - f->looked_ns;
+    int rc = 0;
+
+    *load = (struct device_load){0};
+    if ((news_came(f) && age > HURRIED_NS) || age > LOOK_NS)
+        rc = look(f, e);
+    if (f->net && f->net->ops->poll(f->net, load, rc ? NULL : e))
+        rc = -1;
+    if (!f->change.kind)
+        return rc;
+    load->stale = true;
+    *e = f->change;
+    return -1;
+}
+
+static void follow_free(struct checkpoint_device *d)
+{
+    struct follow *f = follow_of(d);
+
+    follow_teardown(d, false);
+    if (f->net)
+        f->net->ops->free(f->net);
+    free(f);
+}
+
+static const struct checkpoint_device_ops ops = {
+    .name = "devices",
+    .setup = follow_setup,
+    .mark = follow_mark,
+    .commit = follow_commit,
+    .abort = follow_abort,
+    .teardown = follow_teardown,
+    .poll = follow_poll,
+    .free = follow_free,
+};
+
+struct checkpoint_device *vif_follow_new(const struct follow_config *c)
+{
+    struct follow *f = calloc(1, sizeof *f);
+
+    if (!f)
+        abort();
+    f->dev.ops = &ops;
+    f->net = c->net;
+    f->domid = c->domid;
+    f->news = -1;
+    snprintf(f->shell, sizeof f->shell, "%s", c->devices);
+    return &f->dev;
+}
