@@ -9,12 +9,11 @@ start_from protected
 client_start "$WEB"
 vif=$(alder 'echo vif$(xl domid web).0')
 capture() { # HOST INTERFACE FILE
-    "$LAB" run "$1" tcpdump -i "$2" -n -l -tt --immediate-mode ether src $MAC >"$3" 2>/dev/null &
+    "$LAB" run "$1" "echo \$\$ >$3.pid 2>/dev/null
+        exec timeout 120 tcpdump -i $2 -n -l -tt --immediate-mode ether src $MAC" >"$3" 2>/dev/null &
 }
 capture outside alder-public "$WORK/outside"
-outside_pid=$!
 capture alder "$vif" "$WORK/inside"
-inside_pid=$!
 both_see() { [ -s "$WORK/outside" ] && [ -s "$WORK/inside" ]; }
 await 4 both_see || fail "the captures show nothing"
 
@@ -37,5 +36,5 @@ say "held: $(grep -c . <<<"$held") packets; leaked: $(grep -c . <<<"$leaked")"
 birch 'kill -CONT $(pgrep -f "understudyd agent backup")' || fail "no agent on birch"
 await 20 state_is birch web TakenOver || fail "birch did not take over"
 client_goes_on 60 20 || fail "the client did not go on"
-kill $outside_pid $inside_pid 2>/dev/null
+kill "$(cat "$WORK/outside.pid")"
 client_end || fail "an answer or the connection was lost"
