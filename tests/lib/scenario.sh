@@ -134,7 +134,6 @@ trap scenario_exit EXIT
 # holds its replica. TCP connections between the hosts survive it.
 start_from() { # running | protected
     "$LAB" load "$1" || fail "cannot load the snapshot $1"
-    on alder 'sed -i "s/event=sync/event=first-sync/" /var/log/understudyd.log'
     await 2 guest_answers "$WEB" || fail "web does not answer after the load"
     [ "$1" = running ] ||
         await 6 state_is alder web Protected ||

@@ -10,6 +10,8 @@ start_from protected
 client_start "$WEB"
 agent_kill() { alder kill -9 "$(status_of alder web pid)" || fail "no agent"; }
 daemon_kill() { alder 'kill -9 "$(cat /run/lab/understudyd.pid)"' || fail "no daemon"; }
+copies() { alder 'grep -c "event=sync copying" /var/log/understudyd.log'; }
+before=$(copies)
 case $MOMENT in
 agent) agent_kill ;;
 daemon) daemon_kill ;;
@@ -24,7 +26,7 @@ primary.*)
     await 30 fault_was_hit alder || fail "$MOMENT was not reached"
     ;;
 esac
-resynced() { alder 'grep -q "event=sync copying" /var/log/understudyd.log'; }
+resynced() { [ "$(copies)" -gt "$before" ]; }
 if [ "$MOMENT" = daemon ]; then
     await 12 status_json alder web || fail "no new daemon"
     resynced && fail "the copy began again, though the agent lived"
