@@ -94,10 +94,12 @@ format:
 	@clang-format -i $(SOURCES)
 demo:
 	@sh tests/deps.sh
+	@lab/deps
 	@$(MAKE) --no-print-directory all
 	@bash tests/demo.sh
-lab:
-	@lab/lab up
+lab: all
+	@lab/deps
+	@bash tests/lab-prepare
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \
