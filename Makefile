@@ -32,7 +32,7 @@ TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
 SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 
-.PHONY: all deps test test-all lint demo lab labprogs fakeprogs install clean \
+.PHONY: all deps labdeps test test-all lint demo lab labprogs fakeprogs install clean \
         help unit format
 all: $(PROGS)
 help:
@@ -82,23 +82,27 @@ LABPROGS := $(patsubst tests/lab/%.c,$(BUILD)/lab/%,\
 labprogs: $(LABPROGS)
 fakeprogs: $(BUILD)/fake/guest $(BUILD)/fake/hostile
 
+# What is missing is installed first, and only a new make sees it.
+SELF    := $(MAKE) --no-print-directory
 deps:
 	@sh tests/deps.sh
-test: all unit fakeprogs
+labdeps: deps
+	@lab/deps
+test: labdeps
+	@$(SELF) all unit fakeprogs
 	@tests/run --one
-test-all: all unit fakeprogs
+test-all: labdeps
+	@$(SELF) all unit fakeprogs
 	@tests/run --all '$(T)'
 lint:
 	@tests/lint $(SOURCES)
 format:
 	@clang-format -i $(SOURCES)
-demo:
-	@sh tests/deps.sh
-	@lab/deps
-	@$(MAKE) --no-print-directory all
+demo: labdeps
+	@$(SELF) all
 	@bash tests/demo.sh
-lab: all
-	@lab/deps
+lab: labdeps
+	@$(SELF) all
 	@bash tests/lab-prepare
 
 install: all
