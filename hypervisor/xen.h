@@ -37,6 +37,7 @@ struct xen_dirty {
 
 /* How we ask the guest to suspend (xen_suspend.c). */
 struct xen_suspend {
+    uint32_t guest_port; /* the guest's end of `port` */
     bool open;
     uint32_t domid;
     enum hv_suspend_path path;

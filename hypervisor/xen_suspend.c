@@ -220,6 +220,16 @@ static bool own_port(struct xen *x, uint32_t domid, uint32_t *port)
     return true;
 }
 
+/* Only while we wait for our own suspend does Xen tell us instead of everybody:
+ * a `xl save` by somebody else hears of the guest's suspend as always. */
+static void hear(struct xen *x, uint32_t domid, bool on)
+{
+    const struct xen_suspend *s = &x->suspend;
+
+    if (s->port >= 0)
+        xc_domain_subscribe_for_suspend(x->xch, domid, on ? s->guest_port : 0);
+}
+
 /* Bind and subscribe; takes libxc's lock, so that `xl save` can't do the same
  * at the same time. */
 static bool subscribe(struct xen *x, uint32_t domid, uint32_t port)
@@ -228,6 +238,8 @@ static bool subscribe(struct xen *x, uint32_t domid, uint32_t port)
 
     s->port = xc_suspend_evtchn_init_exclusive(x->xch, x->xce, domid, (int)port,
                                                &s->lock_fd);
+    s->guest_port = port;
+    hear(x, domid, false);
     if (s->port >= 0)
         return true;
     log_info("domain %u: no suspend event on port %u: %s", domid, port,
@@ -363,10 +375,9 @@ static bool may_ask(struct xen *x, uint32_t domid, struct err *e)
     return false;
 }
 
-enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
-                                   unsigned deadline_ms, struct err *e)
+static enum hv_suspend_result suspend(struct xen *x, uint32_t domid,
+                                      unsigned deadline_ms, struct err *e)
 {
-    struct xen *x = xen_of(hv);
     struct xen_suspend *s = &x->suspend;
     uint64_t deadline = clock_ns() + deadline_ms * NS_PER_MS;
     struct err why = ERR_INIT;
@@ -379,6 +390,7 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
     if (!s->late || look(x, domid) != SEEN_SUSPENDED) {
         if (!may_ask(x, domid, e))
             return HV_NOT_IN_TIME;
+        hear(x, domid, true);
         if (look(x, domid) == SEEN_RUNNING && ask(x, &why)) {
             err_kind(e, why.kind, "%s", why.text);
             return why.kind == ERR_TIMEOUT ? HV_NOT_IN_TIME : HV_SUSPEND_ERROR;
@@ -397,9 +409,24 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
     return too_late(x, domid, deadline_ms, e);
 }
 
+enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
+                                   unsigned deadline_ms, struct err *e)
+{
+    struct xen *x = xen_of(hv);
+    enum hv_suspend_result result = suspend(x, domid, deadline_ms, e);
+
+    if (result != HV_SUSPENDED)
+        hear(x, domid, false);
+    return result;
+}
+
 int xen_resume(struct hv *hv, uint32_t domid, struct err *e)
 {
-    return resume(xen_of(hv), domid, e);
+    struct xen *x = xen_of(hv);
+    int rc = resume(x, domid, e);
+
+    hear(x, domid, false);
+    return rc;
 }
 
 /* A guest that answered after we had given up waiting. */

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib/scenario.sh"
 
 say "== two Xen hosts, alder and birch =="
+"$LAB" clean # fresh disks: nothing of an earlier run is remembered
 bash "$TOP/tests/lab-prepare" || fail "no lab"
 say "== a guest with a network service on alder, a client outside =="
 alder xl domid web >/dev/null 2>&1 || guest_start alder web "$WEB"
