@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "agent/paths.h"
+#include "agent/turn.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/fault.h"
@@ -304,6 +305,8 @@ static void ipc_message(struct ipc_conn *c, json_t *msg, int fd, void *arg)
         daemon_peer(a, msg);
     } else if (!strcmp(op, "status")) {
         ipc_reply(c, msg, json_pack("{s:o}", "status", status_build(a)));
+    } else if (!strcmp(op, "give-way")) {
+        turn_give_way(a, c, msg);
     } else {
         a->role->request(a, c, msg, take_fd(&owned));
     }

@@ -11,6 +11,7 @@
 #include "agent/guest_down.h"
 #include "agent/job.h"
 #include "agent/paths.h"
+#include "agent/turn.h"
 #include "checkpoint/epoch.h"
 #include "common/clock.h"
 #include "common/fault.h"
@@ -350,6 +351,10 @@ static int backup_start(struct agent *a, struct err *e)
     ev_async_init(&b->acked, acked_cb);
     b->acked.data = b;
     ev_async_start(a->loop, &b->acked);
+    if (a->rec.state == VM_FENCED) {
+        a->lease.state = LEASE_LOST;
+        return 0;
+    }
     if (a->rec.running || a->rec.state == VM_TAKEN_OVER)
         return backup_resume(b, e);
     /* What a predecessor held died with it: memory alone is no replica. */
@@ -382,17 +387,38 @@ static void on_unprotect(struct backup *b, struct ipc_conn *c, json_t *msg)
         backup_settle(b);
 }
 
-/* An answer to `query`: the primary's host knows nothing of this VM, so its
- * protection was ended when we could not be told. */
+/* protect, typed here after a takeover. */
+static void on_turn(struct backup *b, struct ipc_conn *c, json_t *msg)
+{
+    struct agent *a = b->a;
+    struct err e = ERR_INIT;
+
+    if (a->lease.state == LEASE_WON && a->state.now == VM_TAKEN_OVER &&
+        b->work == WORK_NONE && !b->handing) {
+        turn_request(a, c, msg);
+        return;
+    }
+    err_kind(&e, ERR_REFUSED, "%s is %s here and can't be protected just now",
+             a->rec.name, vm_state_name(a->state.now));
+    err_hint(&e, "try again in a few seconds");
+    ipc_reply_error(c, msg, &e);
+}
+
+/* An answer to `query`: the primary's host knows nothing of this VM, or no more
+ * than that it took it over, so its protection was ended when we could not be
+ * told. */
 static void on_answer(struct backup *b, const json_t *msg)
 {
     struct agent *a = b->a;
+
+    bool primary = json_flag(msg, "known", true) &&
+                   strcmp(json_text(msg, "role", ""), "backup") != 0;
 
     if (json_number(msg, "answer", -1) != (long long)b->asked)
         return;
     b->ask_ns = clock_ns() + ASK_NS;
     if (a->session || b->work != WORK_NONE || !json_flag(msg, "ok", false) ||
-        json_flag(msg, "known", true))
+        primary)
         return;
     if (a->lease.state != LEASE_EMPTY && a->lease.state != LEASE_STANDBY)
         return;
@@ -426,6 +452,8 @@ static void backup_request(struct agent *a, struct ipc_conn *c, json_t *msg,
         close(fd);
     if (!strcmp(op, "takeover")) {
         backup_on_takeover(b, c, msg);
+    } else if (!strcmp(op, "turn")) {
+        on_turn(b, c, msg);
     } else if (json_object_get(msg, "answer")) {
         on_answer(b, msg);
     } else if (!strcmp(op, "stop")) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The verb protect of the control socket: is the peer there, may the VM be
  * protected, write the record, start the agent, report until Protected. When it
- * fails before that, nothing is left behind. */
+ * fails before that, nothing is left behind. A VM that this host took over has
+ * a record and an agent, which turns (turn.h); when that fails it turns back.
+ */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +83,29 @@ static void record_remove(struct protect *p)
     job_start(p->d->loop, forget_run, forget_done, uuid);
 }
 
+/* It is a backup's again, that took over: the protect failed. */
+static void on_turned_back(struct protect *p, struct vm *vm)
+{
+    struct err e = vm->failure;
+
+    if (!e.kind)
+        err_set(&e, "%s could not be protected", p->rec.name);
+    vm->fresh = false;
+    protect_end(p, &e);
+}
+
+/* An agent that dies again and again. */
+static void on_deaths(struct protect *p, struct vm *vm)
+{
+    err_set(&p->why, "the agent of %s died %u times%s%s", p->rec.name,
+            vm->deaths, vm->reason[0] ? ", last state: " : "", vm->reason);
+    err_hint(&p->why, "the log of understudyd says more");
+    if (vm->rec.stage == STAGE_NEW)
+        record_remove(p);
+    else
+        protect_end(p, &p->why); /* it is known to have run here: it stays */
+}
+
 static void on_failed_state(struct protect *p, struct vm *vm)
 {
     json_t *stop = json_pack("{ss}", "op", "stop");
@@ -111,12 +136,11 @@ static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
     (void)msg;
     if (news == VM_NEWS_GONE) {
         on_gone(p, vm);
+    } else if (news == VM_NEWS_DOWN && vm->rec.role == ROLE_BACKUP) {
+        on_turned_back(p, vm);
     } else if (news == VM_NEWS_DOWN && vm->fresh && !p->giving_up &&
                vm->deaths >= DEATHS_MAX) {
-        err_set(&p->why, "the agent of %s died %u times%s%s", p->rec.name,
-                vm->deaths, vm->reason[0] ? ", last state: " : "", vm->reason);
-        err_hint(&p->why, "the log of understudyd says more");
-        record_remove(p);
+        on_deaths(p, vm);
     } else if (news == VM_NEWS_STATE && vm->state == VM_PROTECTED) {
         protect_end(p, NULL);
     } else if (news == VM_NEWS_STATE && vm->state == VM_FAILED && vm->fresh &&
@@ -148,10 +172,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
                          on_status, p);
 }
 
-static void agent_start(struct protect *p)
+static void agent_watch(struct protect *p, struct vm *vm)
 {
-    struct vm *vm = supervise_add(p->d, &p->rec);
-
     vm->fresh = true;
     p->watch.news = on_news;
     vm_watch(vm, &p->watch);
@@ -178,7 +200,42 @@ static void save_done(void *arg, int rc, const struct err *e)
     if (rc)
         protect_end(p, e);
     else
-        agent_start(p);
+        agent_watch(p, supervise_add(p->d, &p->rec));
+}
+
+/* The agent of a takeover turned, or did not. */
+static void on_turned(void *arg, const json_t *reply, const struct err *why)
+{
+    struct protect *p = arg;
+    struct vm *vm = vm_find_uuid(p->d, p->rec.uuid);
+    struct vm_record r;
+    struct err e = ERR_INIT;
+
+    p->call = NULL;
+    /* It may have ended before its answer was read: the record tells. */
+    if (vm &&
+        (reply || (why->kind == ERR_GONE && !store_load(p->rec.uuid, &r, &e) &&
+                   r.role == ROLE_PRIMARY)))
+        agent_watch(p, vm);
+    else
+        protect_end(p, why);
+}
+
+static void turn(struct protect *p, struct vm *vm)
+{
+    json_t *msg = json_pack("{ss sI sI}", "op", "turn", "interval_ms",
+                            (json_int_t)p->rec.interval_ms, "timeout_ms",
+                            (json_int_t)p->rec.timeout_ms);
+
+    err_clear(&vm->failure);
+    p->call = vm_ask(vm, msg, 10., on_turned, p);
+}
+
+/* It runs here since a takeover from that peer. */
+static bool may_turn(const struct vm *vm, const char *peer)
+{
+    return vm->rec.role == ROLE_BACKUP && vm->state == VM_TAKEN_OVER &&
+           !strcmp(vm->rec.peer, peer);
 }
 
 static int already_check(const struct protect *p, struct err *e)
@@ -190,8 +247,17 @@ static int already_check(const struct protect *p, struct err *e)
             return err_kind(e, ERR_REFUSED, "%s is being protected already",
                             p->rec.name);
     }
-    if (!vm)
+    if (!vm || may_turn(vm, p->rec.peer))
         return 0;
+    if (vm->rec.role == ROLE_BACKUP && vm->state == VM_TAKEN_OVER) {
+        err_kind(e, ERR_REFUSED,
+                 "%s was taken over from %s, whose old copy may still be there",
+                 vm->rec.name, vm->rec.peer);
+        return err_hint(e,
+                        "protect it towards %s, or `understudy unprotect %s` "
+                        "first, when %s will not come back",
+                        vm->rec.peer, vm->rec.name, vm->rec.peer);
+    }
     err_kind(e, ERR_REFUSED, "%s is protected already (%s, %s %s)",
              vm->rec.name, vm_state_name(vm->state),
              vm->rec.role == ROLE_PRIMARY ? "backup is" : "from", vm->rec.peer);
@@ -231,6 +297,7 @@ static bool is_replica(const char *name)
 static void inspect_done(void *arg, int rc, const struct err *why)
 {
     struct protect *p = arg;
+    struct vm *vm = vm_find_uuid(p->d, p->rec.uuid);
     struct err e = ERR_INIT;
 
     if (rc) {
@@ -242,7 +309,10 @@ static void inspect_done(void *arg, int rc, const struct err *why)
         protect_end(p, &e);
     } else {
         p->claimed = true;
-        job_start(p->d->loop, save_run, save_done, p);
+        if (vm)
+            turn(p, vm);
+        else
+            job_start(p->d->loop, save_run, save_done, p);
     }
 }
 
@@ -290,7 +360,7 @@ static int request_read(struct protect *p, struct err *e)
         err_kind(e, ERR_GONE, "%.64s is no peer of this host", peer);
         return err_hint(e, "understudy peer add root@%.64s", peer);
     }
-    if (p->d->vm_count >= p->d->cfg.max_vms)
+    if (p->d->vm_count >= p->d->cfg.max_vms && !vm_find(p->d, name))
         return err_kind(e, ERR_REFUSED,
                         "%u VMs are protected here already "
                         "(max_vms)",
@@ -325,7 +395,7 @@ void control_protect(struct op *op)
         return;
     }
     const struct vm *vm = vm_find(p->d, p->vm_name);
-    if (vm) {
+    if (vm && !may_turn(vm, p->rec.peer)) {
         snprintf(p->rec.uuid, sizeof p->rec.uuid, "%s", vm->rec.uuid);
         already_check(p, &e);
         protect_end(p, &e);

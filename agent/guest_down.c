@@ -188,8 +188,9 @@ static enum guest_is guest_down(struct primary *p, const struct hv_domain *d,
         return guest_over(p, d);
     }
     if (!d && (!g->seen || watcher_of(a, 0) != HV_WATCHER_NONE)) {
-        /* A host that has just booted may start it yet. */
-        if (g->looks++ == 60)
+        /* A host that has just booted may start it yet: it was said at our
+         * start. */
+        if (g->seen && g->looks++ == 60)
             agent_event(a, "no-guest", "%s does not run here: %s", a->rec.name,
                         why->text);
         return GUEST_LATER;

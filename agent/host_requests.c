@@ -108,8 +108,8 @@ static void prepare_create(struct prepare *p)
     job_start(p->d->loop, save_run, save_done, p);
 }
 
-/* A host that lost the VM gives its old copy up when it is asked to become
- * the backup. */
+/* What an old primary knows of the VM goes when it is asked to become the
+ * backup, unless something of the VM is still here: turn_give_way(). */
 static void on_given_up(struct vm_watch *w, struct vm *vm, enum vm_news news,
                         const json_t *msg)
 {
@@ -123,16 +123,27 @@ static void on_given_up(struct vm_watch *w, struct vm *vm, enum vm_news news,
     prepare_create(p);
 }
 
-static void prepare_give_up(struct prepare *p, struct vm *vm)
+static void on_gives_way(void *arg, const json_t *reply, const struct err *why)
 {
-    json_t *stop = json_pack("{ss}", "op", "stop");
+    struct prepare *p = arg;
+    struct vm_record r;
+    struct err e = ERR_INIT;
 
+    /* Its end is the news. It may come before the answer was read: the record
+     * tells. */
+    if (!reply && !(store_load(p->rec.uuid, &r, &e) && e.kind == ERR_GONE)) {
+        prepare_end(p, why);
+        return;
+    }
+    ev_timer_set(&p->late, 10., 0.);
+    ev_timer_start(p->d->loop, &p->late);
+}
+
+static void prepare_give_way(struct prepare *p, struct vm *vm)
+{
     p->watch.news = on_given_up;
     vm_watch(vm, &p->watch);
-    ev_timer_set(&p->late, 15., 0.);
-    ev_timer_start(p->d->loop, &p->late);
-    vm_send(vm, stop);
-    json_decref(stop);
+    vm_ask(vm, json_pack("{ss}", "op", "give-way"), 5., on_gives_way, p);
 }
 
 static void prepare_existing(struct prepare *p, struct vm *vm)
@@ -143,25 +154,23 @@ static void prepare_existing(struct prepare *p, struct vm *vm)
 
     if (vm->damaged) {
         err_kind(&e, ERR_REFUSED, "%s", vm->reason);
-    } else if (theirs && vm->rec.role == ROLE_BACKUP) {
+    } else if (theirs && vm->rec.role == ROLE_BACKUP &&
+               vm->state != VM_FENCED) {
         /* Even when it took the VM over: the two agents meet, and the
          * generations tell who keeps it. */
         ev_timer_set(&p->late, 10., 0.);
         ev_timer_start(p->d->loop, &p->late);
         prepare_wait(p, vm);
         return;
-    } else if (theirs && vm->state == VM_FENCED) {
-        prepare_give_up(p, vm);
+    } else if (theirs) {
+        prepare_give_way(p, vm);
         return;
-    } else if (vm->rec.role == ROLE_PRIMARY || vm->state == VM_TAKEN_OVER) {
-        err_kind(&e, ERR_REFUSED, "%s runs %s itself, protected towards %s", us,
-                 vm->rec.name, vm->rec.peer);
-        err_hint(&e, "compare `understudy status %s` on both hosts",
-                 vm->rec.name);
     } else {
-        err_kind(&e, ERR_REFUSED, "%s is the backup of %s for %s", us,
-                 vm->rec.name, vm->rec.peer);
-        err_hint(&e, "unprotect it there first");
+        err_kind(&e, ERR_REFUSED, "%s protects %s with %s (%s, %s)", us,
+                 vm->rec.name, vm->rec.peer, vm_role_name(vm->rec.role),
+                 vm_state_name(vm->state));
+        err_hint(&e, "`understudy status %s` on %s says more", vm->rec.name,
+                 us);
     }
     prepare_end(p, &e);
 }

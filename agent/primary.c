@@ -9,6 +9,7 @@
 
 #include "agent/job.h"
 #include "agent/paths.h"
+#include "agent/turn.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -51,9 +52,9 @@ static double backoff(struct primary *p)
     return 0.2 * (double)(1u << n);
 }
 
-/* The first `protect` tells the person and leaves nothing; later ones try
- * again for as long as it takes. */
-static void tell_failed(struct primary *p)
+/* The first `protect` tells the person and leaves things as they were; later
+ * ones try again for as long as it takes. */
+static void protect_undo(struct primary *p)
 {
     json_t *msg = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:I}", "event", "failed", "vm",
@@ -63,6 +64,12 @@ static void tell_failed(struct primary *p)
 
     ipc_broadcast(p->a->ipc, msg);
     json_decref(msg);
+    log_error("dom=%s not protected: %s", p->a->rec.name, p->failure.text);
+    guest_give_back(p);
+    if (p->a->rec.stage == STAGE_TAKEN_OVER)
+        turn_back(p->a);
+    else
+        agent_exit(p->a, AGENT_EXIT_DONE);
 }
 
 void primary_failed(struct primary *p, const struct err *why)
@@ -84,10 +91,7 @@ void primary_failed(struct primary *p, const struct err *why)
     bool again =
         p->phase == PH_CONNECT && why->kind == ERR_GONE && p->tries < 3;
     if (!p->established && !p->leftovers && !again) {
-        tell_failed(p);
-        log_error("dom=%s not protected: %s", a->rec.name, why->text);
-        guest_give_back(p);
-        agent_exit(a, AGENT_EXIT_DONE);
+        protect_undo(p);
         return;
     }
     if (a->state.now == VM_SYNCING || a->state.now == VM_PROTECTED)
@@ -359,7 +363,6 @@ static void recover_done(void *arg, int rc, const struct err *e)
         if (p->a->state.now == VM_PROTECTED)
             agent_state(p->a, VM_DEGRADED, "the agent was started again");
         if (j->holding) {
-            p->established = true;
             agent_event(p->a, "recover",
                         "a predecessor left output held: it stays held until "
                         "%s gives its replica up or %u ms have passed",
@@ -385,7 +388,10 @@ static bool resume_at_rest(struct primary *p, bool there)
         primary_phase(p, PH_FENCED);
     } else if (!there) {
         a->rec.domid = -1;
-        agent_state(a, VM_UNPROTECTED, "%s does not run here", a->rec.name);
+        agent_state(a, VM_UNPROTECTED,
+                    "it does not run here; see on %s before you start it",
+                    a->rec.peer);
+        agent_event(a, "no-guest", "%s: %s", a->rec.name, a->reason);
         primary_phase(p, PH_NO_GUEST);
         primary_retry(p, 0.1);
     } else {
@@ -394,14 +400,6 @@ static bool resume_at_rest(struct primary *p, bool there)
     if (!a->rec.wanted)
         primary_leave(p);
     return true;
-}
-
-/* Was it Protected once? A new record says Unprotected, with the guest's
- * number, and its first generation. */
-static bool was_established(const struct vm_record *r)
-{
-    return (r->state != VM_UNPROTECTED && r->state != VM_SYNCING) ||
-           r->domid < 0 || r->generation > 1;
 }
 
 static int primary_start(struct agent *a, struct err *e)
@@ -413,7 +411,7 @@ static int primary_start(struct agent *a, struct err *e)
         abort();
     a->priv = p;
     p->a = a;
-    p->established = was_established(&a->rec);
+    p->established = a->rec.stage == STAGE_ESTABLISHED;
     p->guest.taken = a->rec.state != VM_UNPROTECTED;
     primary_engine_init(p);
     ev_init(&p->retry, retry_cb);

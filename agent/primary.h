@@ -38,7 +38,7 @@ struct primary {
     struct agent *a;
     enum phase phase;
     enum afterwards then;
-    bool established;   /* was Protected once: failures are retried */
+    bool established;   /* as rec.stage: failures are retried */
     bool leftovers;     /* a predecessor's plug is still closed */
     unsigned tries;     /* cycles since it was last Protected */
     unsigned asked;     /* number of the last question to our daemon */

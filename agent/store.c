@@ -43,6 +43,23 @@ bool vm_role_parse(const char *name, enum vm_role *role)
     return true;
 }
 
+static const char *const stage_names[] = {
+    [STAGE_NEW] = "new",
+    [STAGE_ESTABLISHED] = "established",
+    [STAGE_TAKEN_OVER] = "taken-over",
+};
+
+static bool stage_parse(const char *name, enum vm_stage *stage)
+{
+    for (unsigned i = 0; i < sizeof stage_names / sizeof *stage_names; i++) {
+        if (!strcmp(name, stage_names[i])) {
+            *stage = (enum vm_stage)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void hex_format(const uint8_t *in, size_t n, char *out)
 {
     for (size_t i = 0; i < n; i++)
@@ -107,9 +124,10 @@ static json_t *record_to_json(const struct vm_record *r)
 
     hex_format(r->incarnation, 16, incarnation);
     return json_pack(
-        "{si ss ss ss ss ss sI ss sI sI sI ss sb sb}", "version", STORE_VERSION,
-        "uuid", r->uuid, "name", r->name, "role", vm_role_name(r->role), "peer",
-        r->peer, "arbiter", r->arbiter, "generation", (json_int_t)r->generation,
+        "{si ss ss ss ss ss ss sI ss sI sI sI ss sb sb}", "version",
+        STORE_VERSION, "uuid", r->uuid, "name", r->name, "role",
+        vm_role_name(r->role), "stage", stage_names[r->stage], "peer", r->peer,
+        "arbiter", r->arbiter, "generation", (json_int_t)r->generation,
         "incarnation", incarnation, "domid", (json_int_t)r->domid,
         "interval_ms", (json_int_t)r->interval_ms, "timeout_ms",
         (json_int_t)r->timeout_ms, "state", vm_state_name(r->state), "running",
@@ -144,7 +162,8 @@ static int number_check(const char *key, json_int_t v, json_int_t low,
 /* As unpacked, before it is checked. Strings are borrowed. */
 struct raw {
     int version, running, wanted;
-    const char *uuid, *name, *role, *peer, *arbiter, *incarnation, *state;
+    const char *uuid, *name, *role, *stage, *peer, *arbiter, *incarnation,
+        *state;
     json_int_t generation, domid, interval_ms, timeout_ms;
 };
 
@@ -159,6 +178,8 @@ static int raw_words(const struct raw *w, struct vm_record *r, struct err *e)
         return err_set(e, "\"uuid\" is not in lower case");
     if (!vm_role_parse(w->role, &r->role))
         return err_set(e, "\"role\" is neither primary nor backup");
+    if (!stage_parse(w->stage, &r->stage))
+        return err_set(e, "\"stage\" is no stage");
     if (!vm_state_parse(w->state, &r->state))
         return err_set(e, "\"state\" is no state");
     if (strlen(w->incarnation) != 32 ||
@@ -197,12 +218,13 @@ static int record_of_json(json_t *j, struct vm_record *r, struct err *e)
 
     /* The "!" refuses keys that are not listed. */
     if (json_unpack_ex(
-            j, &why, 0, "{si ss ss ss ss ss sI ss sI sI sI ss sb sb !}",
+            j, &why, 0, "{si ss ss ss ss ss ss sI ss sI sI sI ss sb sb !}",
             "version", &w.version, "uuid", &w.uuid, "name", &w.name, "role",
-            &w.role, "peer", &w.peer, "arbiter", &w.arbiter, "generation",
-            &w.generation, "incarnation", &w.incarnation, "domid", &w.domid,
-            "interval_ms", &w.interval_ms, "timeout_ms", &w.timeout_ms, "state",
-            &w.state, "running", &w.running, "wanted", &w.wanted))
+            &w.role, "stage", &w.stage, "peer", &w.peer, "arbiter", &w.arbiter,
+            "generation", &w.generation, "incarnation", &w.incarnation, "domid",
+            &w.domid, "interval_ms", &w.interval_ms, "timeout_ms",
+            &w.timeout_ms, "state", &w.state, "running", &w.running, "wanted",
+            &w.wanted))
         return err_set(e, "%s", why.text);
     memset(r, 0, sizeof *r);
     return raw_numbers(&w, r, e) || raw_words(&w, r, e) ? -1 : 0;

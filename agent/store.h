@@ -24,10 +24,19 @@
 
 enum vm_role { ROLE_PRIMARY = 1, ROLE_BACKUP };
 
+/* How far a primary came: what an end before it is Protected goes back to. */
+enum vm_stage {
+    STAGE_NEW,         /* the first `protect` is under way: unprotected */
+    STAGE_ESTABLISHED, /* was Protected: nothing but `unprotect` ends it */
+    STAGE_TAKEN_OVER,  /* it runs here since a takeover, the first `protect`
+                        * since is under way: to the record of the takeover */
+};
+
 struct vm_record {
     char uuid[STORE_UUID_LEN + 1]; /* lower case, with dashes */
     char name[64];                 /* the VM's, without the replica tag */
     enum vm_role role;             /* this host's */
+    enum vm_stage stage;           /* a backup's is STAGE_NEW */
     char peer[64];                 /* a name in the peers file */
     char arbiter[128];             /* "none" */
     uint64_t generation;           /* >= 1 */

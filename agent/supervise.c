@@ -26,6 +26,8 @@
 
 extern char **environ;
 
+static void vm_start(struct vm *vm);
+
 /* --- A process ---------------------------------------------------------- */
 
 static void process_forget(struct vm *vm)
@@ -94,6 +96,16 @@ static void vm_gone(struct vm *vm)
     vm_free(vm);
 }
 
+/* It ended for its successor in the other role (turn.h). */
+static void vm_turned(struct vm *vm)
+{
+    vm->state = vm->rec.state;
+    vm->deaths = 0;
+    vm->backoff = BACKOFF_MIN;
+    supervise_tell(vm, VM_NEWS_DOWN, NULL);
+    vm_start(vm);
+}
+
 /* The process is dead and what it said has been read: what now? The record
  * decides, not the exit status: it is what was made durable. */
 static void vm_bury(struct vm *vm, const char *how)
@@ -102,8 +114,12 @@ static void vm_bury(struct vm *vm, const char *how)
     struct vm_record r;
 
     if (!store_load(vm->rec.uuid, &r, &e)) {
+        bool turned = r.role != vm->rec.role;
         vm->rec = r;
-        vm_restart_later(vm, how);
+        if (turned)
+            vm_turned(vm);
+        else
+            vm_restart_later(vm, how);
     } else if (e.kind == ERR_GONE) {
         vm_gone(vm);
     } else {

@@ -44,6 +44,7 @@ static struct vm_record record_of(const char *uuid)
 {
     struct vm_record r = {.name = "web",
                           .role = ROLE_PRIMARY,
+                          .stage = STAGE_TAKEN_OVER,
                           .peer = "birch",
                           .arbiter = "none",
                           .generation = 7,
@@ -113,6 +114,7 @@ static void a_saved_record_is_loaded_unchanged(void **state)
     assert_string_equal(r.peer, "birch");
     assert_string_equal(r.arbiter, "none");
     assert_int_equal(r.role, ROLE_PRIMARY);
+    assert_int_equal(r.stage, STAGE_TAKEN_OVER);
     assert_int_equal(r.generation, 7);
     assert_memory_equal(r.incarnation, w.incarnation, 16);
     assert_int_equal(r.domid, 3);
@@ -172,6 +174,7 @@ static void damage_is_named(void **state)
         {"\"wanted\": true", "\"wanted\": true, \"x\": 1", "x"},
         {",\n \"wanted\": true", "", "wanted"},
         {"\"primary\"", "\"king\"", "role"},
+        {"\"taken-over\"", "\"dreaming\"", "stage"},
         {"\"Syncing\"", "\"syncing\"", "state"},
         {"\"incarnation\": \"00", "\"incarnation\": \"zz", "incarnation"},
         {"\"interval_ms\": 200", "\"interval_ms\": 0", "interval_ms"},
