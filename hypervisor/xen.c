@@ -360,7 +360,7 @@ int hv_xen_open(struct hv **hv, struct err *e)
     x->log.destroy = log_destroy;
     x->xch = xc_interface_open(&x->log, &x->log, 0);
     if (!x->xch)
-        return not_dom0(&x->hv, e, "open the connection to Xen");
+        return not_dom0(&x->hv, e, "no Xen on this host: open its interface");
     x->xcall = xencall_open(&x->log, 0);
     if (!x->xcall)
         return not_dom0(&x->hv, e, "open Xen's hypercall device");

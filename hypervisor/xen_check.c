@@ -76,8 +76,11 @@ static int name_check(const char *name, struct err *e)
 
 static int state_check(const struct hv_domain *d, struct err *e)
 {
-    if (d->shutdown != HV_RUNNING)
-        return err_kind(e, ERR_REFUSED, "the VM is shut down");
+    if (d->shutdown != HV_RUNNING) {
+        err_kind(e, ERR_REFUSED, "the VM is shut down");
+        return err_hint(e, "`xl destroy %s`, start it again, then protect it",
+                        d->name);
+    }
     if (xen_is_saved(d->domid)) {
         err_kind(e, ERR_REFUSED, "the VM is being saved or migrated");
         return err_hint(e, "wait until that ends, then try again");
@@ -97,10 +100,9 @@ int xen_check_protect(struct hv *hv, uint32_t domid, struct err *e)
 
     if (domid == 0)
         return err_kind(e, ERR_REFUSED, "domain 0 can't be protected");
-    if (xen_info(hv, domid, &d, e) || state_check(&d, e) ||
-        name_check(d.name, e) || type_check(d.type, e) ||
-        pod_check(x, domid, e) || suspend_check(x, domid, e) ||
-        hv->ops->vifs(hv, domid, names, &n, e))
+    if (xen_info(hv, domid, &d, e) || name_check(d.name, e) ||
+        type_check(d.type, e) || state_check(&d, e) || pod_check(x, domid, e) ||
+        suspend_check(x, domid, e) || hv->ops->vifs(hv, domid, names, &n, e))
         return -1;
     snprintf(id, sizeof id, "%u", domid);
     const char *argv[] = {"check", id, NULL};

@@ -245,7 +245,8 @@ void connect_readable(struct link_session *s)
 
 void connect_writable(struct link_session *s)
 {
-    struct wire_preamble p = {.version = WIRE_VERSION, .kind = s->kind};
+    struct wire_preamble p = {.version = WIRE_PREAMBLE_VERSION,
+                              .kind = s->kind};
     uint8_t bytes[WIRE_PREAMBLE];
     int error = 0;
     socklen_t n = sizeof error;

@@ -59,7 +59,7 @@ static int verify_refuse(struct link_session *s, const uint8_t pin[PIN_BYTES])
                  got);
         err_hint(&s->why,
                  "if that is the host you mean: understudy peer add NAME "
-                 "ADDRESS %s",
+                 "--address ADDRESS --pin %s",
                  got);
         return 0;
     }
@@ -69,8 +69,8 @@ static int verify_refuse(struct link_session *s, const uint8_t pin[PIN_BYTES])
              want);
     err_hint(&s->why,
              "if %s was installed anew: understudy peer remove %s, then "
-             "understudy peer add %s ADDRESS %.64s",
-             s->peer_name, s->peer_name, s->peer_name, got);
+             "understudy peer add root@%s",
+             s->peer_name, s->peer_name, s->peer_name);
     return 0;
 }
 
@@ -200,7 +200,9 @@ static void explain_our_key(struct link_session *s, const char *who,
 
     pin_format(s->tls->pin, pin);
     err_kind(e, ERR_REFUSED, "%s does not know this host's key", who);
-    err_hint(e, "on that host: understudy peer add NAME ADDRESS %s", pin);
+    err_hint(
+        e, "on that host: understudy peer add NAME --address ADDRESS --pin %s",
+        pin);
 }
 
 static void explain_protocol(struct link_session *s, const char *who,

@@ -81,10 +81,10 @@ int wire_preamble_get(struct wire_preamble *p, const uint8_t in[WIRE_PREAMBLE],
     if (memcmp(in, magic, sizeof magic) != 0)
         return err_set(e, "the connection does not begin like one of ours");
     p->version = (uint16_t)get_le32(in + 8);
-    if (p->version != WIRE_VERSION)
+    if (p->version != WIRE_PREAMBLE_VERSION)
         return err_kind(e, ERR_REFUSED,
                         "the connector's preamble is version %u, not %u",
-                        p->version, WIRE_VERSION);
+                        p->version, WIRE_PREAMBLE_VERSION);
     p->kind = (uint16_t)(get_le32(in + 8) >> 16);
     memcpy(p->uuid, in + 16, 16);
     bool zero = !memcmp(p->uuid, no_uuid, 16);

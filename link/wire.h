@@ -18,12 +18,14 @@
 #include "common/bytes.h"
 #include "common/err.h"
 
-#define WIRE_VERSION     1
-#define WIRE_PORT        7788
-#define WIRE_PREAMBLE    32 /* bytes */
-#define WIRE_HEADER      16 /* bytes in front of every payload */
-#define WIRE_PAYLOAD_MAX (8u << 20)
-#define WIRE_JSON_MAX    (1u << 20)
+#define WIRE_VERSION 1 /* of the records, told in HELLO */
+/* The preamble's own: nothing can be answered to one of another version. */
+#define WIRE_PREAMBLE_VERSION 1
+#define WIRE_PORT             7788
+#define WIRE_PREAMBLE         32 /* bytes */
+#define WIRE_HEADER           16 /* bytes in front of every payload */
+#define WIRE_PAYLOAD_MAX      (8u << 20)
+#define WIRE_JSON_MAX         (1u << 20)
 /* Control payloads, everything but PAGES, STATE, BLUEPRINT, REQUEST and
  * REPLY, are never longer; for senders this is a promise, receivers check. */
 #define WIRE_CONTROL_MAX 4096
@@ -66,7 +68,7 @@ uint32_t wire_type_max(uint32_t type);
 
 /* The connector's first 32 bytes, before TLS. Untrusted: it only routes. */
 struct wire_preamble {
-    uint16_t version;
+    uint16_t version; /* WIRE_PREAMBLE_VERSION */
     uint16_t kind;    /* enum wire_kind */
     uint8_t uuid[16]; /* the VM; zeroes for kind host */
 };

@@ -136,8 +136,10 @@ static int blame_module(struct nlbatch *x, int i, int missing,
 {
     if (x->error[i] != missing)
         return -1;
-    return err_hint(e, "is the kernel module %s there? try `modprobe %s`",
-                    modules, modules);
+    return err_hint(e,
+                    "is a kernel module missing? see what `modprobe -a %s` "
+                    "says",
+                    modules);
 }
 
 static int make_bank(struct nb_kernel *k, const char *tag, struct nb_vif *v,

@@ -3,7 +3,10 @@
  * is a stranger: random bytes, cut and broken preambles, good ones with
  * nonsense behind them, connections that say nothing. `hostile key PORT UUID
  * ROUNDS ETC PIN` holds the key in ETC, which the other side trusts, and sends
- * records that have no business there. Ends after ROUNDS connections. */
+ * records that have no business there. Ends after ROUNDS connections.
+ * `hostile next PORT ETC` is no enemy: a host with the key in ETC (made if it
+ * is not there; the pin is printed) that speaks the next version of the
+ * protocol, and takes connections until SIGTERM. */
 #include <arpa/inet.h>
 #include <ev.h>
 #include <signal.h>
@@ -184,9 +187,74 @@ out:
     return 1;
 }
 
+/* --- One of the next version --- */
+
+struct next {
+    struct ev_loop *loop;
+    struct link_tls *tls;
+};
+
+static bool anybody(void *arg, const uint8_t pin[PIN_BYTES],
+                    char name[WIRE_NAME_MAX])
+{
+    (void)arg, (void)pin;
+    strcpy(name, "somebody");
+    return true;
+}
+
+/* Only the first field is where it always was. */
+static void next_hello(struct link_session *s, void *arg)
+{
+    struct buf b = {0};
+
+    (void)arg;
+    buf_u16(&b, WIRE_VERSION + 1);
+    buf_str(&b, "what comes next is for others to know");
+    link_send(s, WIRE_HELLO, b.data, b.len);
+    buf_free(&b);
+}
+
+static void next_arrival(void *arg, const struct wire_preamble *p, int fd,
+                         const char *from)
+{
+    static const struct link_callbacks cb = {
+        .ready = next_hello, .record = on_record, .closed = on_closed};
+    struct next *n = arg;
+    struct link_session *s;
+    struct err e = ERR_INIT;
+
+    if (link_accept(n->loop, n->tls, fd, (enum wire_kind)p->kind, anybody, NULL,
+                    &cb, NULL, &s, &e))
+        fprintf(stderr, "hostile: %s: %s\n", from, e.text);
+}
+
+static int next(const char *etc)
+{
+    struct next n = {.loop = ev_default_loop(0)};
+    struct link_key *key = NULL;
+    struct link_listener *l;
+    char pin[PIN_TEXT];
+    struct err e = ERR_INIT;
+
+    if (link_key_load(etc, true, &key, &e) || link_tls_new(key, &n.tls, &e) ||
+        link_listen(n.loop, "127.0.0.1", port, next_arrival, &n, &l, &e)) {
+        fprintf(stderr, "hostile: %s\n", e.text);
+        return 1;
+    }
+    pin_format(link_key_pin(key), pin);
+    printf("%s\n", pin);
+    fflush(stdout);
+    ev_run(n.loop, 0);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
+    if (argc == 4 && !strcmp(argv[1], "next")) {
+        port = (uint16_t)atoi(argv[2]);
+        return next(argv[3]);
+    }
     if (argc < 5 || !uuid_parse(argv[3], uuid))
         return 2;
     port = (uint16_t)atoi(argv[2]);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
+# shellcheck shell=bash disable=SC1091,SC2034,SC2154
 # What can't be done is refused in one sentence that names the cause, with an
 # exit status, and nothing is left behind on either host.
 . "$(dirname "$0")/../lib/fake.sh"
@@ -35,6 +35,23 @@ us alder peer add dogwood --address "127.0.0.1:$("$GUEST" port)" \
 us alder peer add dogwood --address "127.0.0.1:$("$GUEST" port)" \
     --pin "$(printf 'cd%.0s' {1..32})" || fail "peer add"
 refused 1 'dogwood' alder protect web dogwood --arbiter none
+say "== another version of the protocol =="
+PORT[elm]=$("$GUEST" port)
+on elm "$BUILD/fake/hostile" next "${PORT[elm]}" "$WORK/elm" \
+    >"$WORK/pin" 2>"$WORK/elm.log" &
+disown
+await 5 test -s "$WORK/pin" || fail "no host of the next version"
+us alder peer add elm --address "127.0.0.1:${PORT[elm]}" \
+    --pin "$(cat "$WORK/pin")" || fail "peer add"
+refused 1 'elm speaks protocol 2, alder speaks 1' alder protect web elm --arbiter none
+if ! [ -e /proc/xen/capabilities ]; then
+    say "== no Xen =="
+    NO_XEN=fir
+    host_make fir
+    peer_add fir birch
+    peer_add birch fir
+    refused 1 'no Xen on this host' fir protect web birch --arbiter none
+fi
 await 5 host_is_clean alder || fail "something is left on alder"
 host_is_clean birch || fail "something is left on birch"
 guest_goes_on alder web || fail "the guest does not go on"

@@ -43,12 +43,12 @@ holds() { # SECONDS COMMAND...
 
 # --- Hosts -----------------------------------------------------------------------
 
-# Run a command in a host's environment.
+# Run a command in a host's environment. The host NO_XEN has no hypervisor.
 on() { # HOST COMMAND...
-    local host=$1
+    local host=$1 hv=(UNDERSTUDY_HV="fake:$WORK/$1/hv")
     shift
-    UNDERSTUDY_ROOT=$WORK/$host UNDERSTUDY_NAME=$host \
-        UNDERSTUDY_HV=fake:$WORK/$host/hv "$@"
+    [ "$host" != "${NO_XEN:-}" ] || hv=(-u UNDERSTUDY_HV)
+    env "${hv[@]}" UNDERSTUDY_ROOT="$WORK/$host" UNDERSTUDY_NAME="$host" "$@"
 }
 us() { # HOST ARGUMENT...
     local host=$1
@@ -220,7 +220,7 @@ fault_arm() { # HOST POINT ACTION [SKIP]
 
 evidence() {
     local host
-    for host in alder birch; do
+    for host in "${!PORT[@]}"; do
         say "--- $host"
         domains "$host" 2>&1
         tail -n 40 "$WORK/$host.log" 2>/dev/null
@@ -228,13 +228,12 @@ evidence() {
     return 0
 }
 scenario_exit() {
-    local rc=$? pid
+    local rc=$? pid host
     for pid in "${GUEST_PID[@]}"; do
         kill "$pid" 2>/dev/null
     done
     for _ in 1 2 3; do # a daemon may start one while we look
-        host_signal alder KILL
-        host_signal birch KILL
+        for host in "${!PORT[@]}"; do host_signal "$host" KILL; done
     done
     wait 2>/dev/null
     # A process that broke is started again: its end alone tells nobody.

@@ -237,7 +237,7 @@ static bool arrived(void *arg)
 
 static void a_preamble_may_come_byte_by_byte(void **state)
 {
-    struct wire_preamble pre = {WIRE_VERSION, WIRE_VM, {1}};
+    struct wire_preamble pre = {WIRE_PREAMBLE_VERSION, WIRE_VM, {1}};
     uint8_t bytes[WIRE_PREAMBLE + 1];
     unsigned one = 1;
     int fd = stranger();

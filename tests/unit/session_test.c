@@ -66,7 +66,7 @@ static void a_server_with_another_key_is_refused(void **state)
     assert_non_null(strstr(p.a.why.text, pin)); /* what it showed */
     pin_format(link_key_pin(p.alder.key), pin);
     assert_non_null(strstr(p.a.why.text, pin)); /* what was expected */
-    assert_non_null(strstr(p.a.why.hint, "understudy peer add birch"));
+    assert_non_null(strstr(p.a.why.hint, "understudy peer add root@birch"));
     /* and the server hears why */
     assert_int_equal(p.b.why.kind, ERR_REFUSED);
     assert_non_null(strstr(p.b.why.text, "does not know this host's key"));

@@ -126,7 +126,7 @@ static const uint32_t control[] = {
 
 static void preamble_survives_the_wire(void **state)
 {
-    struct wire_preamble in = {WIRE_VERSION, WIRE_VM, {1, 2, 3}}, out;
+    struct wire_preamble in = {WIRE_PREAMBLE_VERSION, WIRE_VM, {1, 2, 3}}, out;
     uint8_t bytes[WIRE_PREAMBLE];
 
     (void)state;
@@ -153,7 +153,7 @@ static void preamble_of_another_version_is_refused(void **state)
 
 static void any_changed_fixed_byte_of_a_preamble_is_refused(void **state)
 {
-    struct wire_preamble in = {WIRE_VERSION, WIRE_HOST, {0}}, out;
+    struct wire_preamble in = {WIRE_PREAMBLE_VERSION, WIRE_HOST, {0}}, out;
     uint8_t bytes[WIRE_PREAMBLE];
 
     (void)state;
