@@ -65,8 +65,10 @@ $(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) \
 $(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TOPS) $(ARCHIVES)
 	@mkdir -p $(@D)
 	@echo '  LD      $@'
-	@$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(TOPS) \
-	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) -lcmocka
+	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(TOPS) \
+	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) $(UNITLIBS) -lcmocka
+$(BUILD)/unit/xl_check: $(BUILD)/hypervisor/xl/check.o
+$(BUILD)/unit/xl_check: UNITLIBS := $(XLLIBS)
 unit: $(TESTS)
 # Programs that run in the lab's dom0, and beside daemons over the fake.
 define test_programs

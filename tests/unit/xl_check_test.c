@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What a VM's configuration may hold and still be protected: each thing that
+ * may not be there is refused by its own name, with what to do about it. The
+ * lab has real guests of some of them; Xen gives a PVH guest no others. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "hypervisor/xl/xl.h"
+
+/* check.c's neighbours, which only speak of this host. */
+void said_clear(struct xl *x)
+{
+    (void)x;
+}
+
+int xl_err(struct xl *x, struct err *e, const char *fmt, ...)
+{
+    (void)x;
+    return err_set(e, "%s", fmt);
+}
+
+static libxl_domain_config config;
+static struct err e;
+
+static int begin(void **state)
+{
+    (void)state;
+    libxl_domain_config_init(&config);
+    config.c_info.type = LIBXL_DOMAIN_TYPE_PVH;
+    config.nics = calloc(HV_MAX_VIFS + 1, sizeof *config.nics);
+    config.disks = calloc(1, sizeof *config.disks);
+    if (!config.nics || !config.disks)
+        abort();
+    for (int i = 0; i <= HV_MAX_VIFS; i++)
+        libxl_device_nic_init(&config.nics[i]);
+    libxl_device_disk_init(&config.disks[0]);
+    config.num_nics = 1;
+    err_clear(&e);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    config.num_nics = HV_MAX_VIFS + 1;
+    config.num_disks = 1;
+    libxl_domain_config_dispose(&config);
+    return 0;
+}
+
+static void refused(const char *word)
+{
+    err_clear(&e);
+    assert_int_equal(config_check(&config, &e), -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    assert_non_null(strstr(e.text, word));
+    assert_true(e.hint[0] || strstr(word, "impossible"));
+}
+
+static void plain_pvh_is_fine(void **state)
+{
+    (void)state;
+    assert_int_equal(config_check(&config, &e), 0);
+    config.num_nics = HV_MAX_VIFS;
+    assert_int_equal(config_check(&config, &e), 0);
+}
+
+static void other_types_are_refused(void **state)
+{
+    (void)state;
+    config.c_info.type = LIBXL_DOMAIN_TYPE_PV;
+    refused("PVH");
+    config.c_info.type = LIBXL_DOMAIN_TYPE_HVM;
+    refused("PVH");
+}
+
+static void each_device_is_refused_by_name(void **state)
+{
+    const struct {
+        int *count;
+        const char *word;
+    } devices[] = {
+        {&config.num_pcidevs, "pci="},
+        {&config.num_dtdevs, "dtdev="},
+        {&config.num_rdms, "rdm="},
+        {&config.num_usbctrls, "usbctrl="},
+        {&config.num_usbdevs, "usbdev="},
+        {&config.num_vfbs, "vfb="},
+        {&config.num_vkbs, "vkb="},
+        {&config.num_vtpms, "vtpm="},
+        {&config.num_p9s, "p9="},
+        {&config.num_pvcallsifs, "PV calls"},
+        {&config.num_vdispls, "vdispl="},
+        {&config.num_vsnds, "vsnd="},
+        {&config.num_channels, "channel="},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        *devices[i].count = 1;
+        refused(devices[i].word);
+        *devices[i].count = 0;
+    }
+    assert_int_equal(config_check(&config, &e), 0);
+}
+
+static void disks_are_refused_with_path_and_kind(void **state)
+{
+    (void)state;
+    config.num_disks = 1;
+    config.disks[0].vdev = strdup("xvda");
+    config.disks[0].pdev_path = strdup("/dev/vg/web");
+    config.disks[0].readwrite = 1;
+    refused("a writable disk xvda (/dev/vg/web)");
+    config.disks[0].readwrite = 0;
+    refused("a read-only disk xvda");
+}
+
+static void layouts_and_roles_are_refused(void **state)
+{
+    (void)state;
+    config.b_info.num_vnuma_nodes = 2;
+    refused("vnuma=");
+    config.b_info.num_vnuma_nodes = 0;
+    libxl_defbool_set(&config.b_info.nested_hvm, true);
+    refused("nestedhvm=");
+    libxl_defbool_set(&config.b_info.nested_hvm, false);
+    libxl_defbool_set(&config.b_info.disable_migrate, true);
+    refused("nomigrate=");
+    libxl_defbool_set(&config.b_info.disable_migrate, false);
+    libxl_defbool_set(&config.c_info.driver_domain, true);
+    refused("driver domain");
+    libxl_defbool_set(&config.c_info.driver_domain, false);
+    assert_int_equal(config_check(&config, &e), 0);
+}
+
+/* On the backup these names come from the peer. */
+static void names_that_reach_elsewhere_are_refused(void **state)
+{
+    libxl_device_nic *nic = &config.nics[0];
+
+    (void)state;
+    config.b_info.bootloader = strdup("/tmp/loader");
+    refused("bootloader");
+    free(config.b_info.bootloader);
+    config.b_info.bootloader = strdup("pygrub");
+    nic->script = strdup("/tmp/script");
+    refused("/tmp/script");
+    free(nic->script);
+    nic->script = strdup("/etc/xen/scripts/../../../tmp/script");
+    refused("the script");
+    free(nic->script);
+    nic->script = strdup("/etc/xen/scripts/vif-bridge");
+    assert_int_equal(config_check(&config, &e), 0);
+    nic->bridge = strdup("../xenbr0");
+    refused("impossible name");
+}
+
+static void interfaces_of_others_are_refused(void **state)
+{
+    (void)state;
+    config.nics[0].backend_domid = 3;
+    refused("driver domain");
+    config.nics[0].backend_domid = 0;
+    config.num_nics = HV_MAX_VIFS + 1;
+    refused("at most");
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
+    const struct CMUnitTest tests[] = {
+        T(plain_pvh_is_fine),
+        T(other_types_are_refused),
+        T(each_device_is_refused_by_name),
+        T(disks_are_refused_with_path_and_kind),
+        T(layouts_and_roles_are_refused),
+        T(names_that_reach_elsewhere_are_refused),
+        T(interfaces_of_others_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
