@@ -150,7 +150,7 @@ struct engine_status {
     enum hv_suspend_path suspend_path;
     uint64_t epochs, skipped, bytes_sent;
     uint64_t sync_done, sync_total; /* bytes */
-    uint64_t sync_rate_bps;         /* payload bits a second, initial copy */
+    uint64_t sync_rate_bps;         /* of sync_done, in bits a second */
     uint64_t ram_pages;
     struct device_load load; /* summed over devices */
     /* Over the last 1024 epochs. */

@@ -58,7 +58,7 @@ struct engine {
     bool epoch_open;        /* some of its records are out */
     struct engine_epoch stats;
     uint64_t captured_ns, resumed_ns, commit_ns, guest_seen_ns, progress_ns;
-    uint64_t sync_start_ns, sync_start_bytes;
+    uint64_t sync_start_ns;
     unsigned skips; /* one after the other */
     size_t devices_ready;
     struct err stale; /* what a device said that voids the replica; kind 0 */

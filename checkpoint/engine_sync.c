@@ -25,8 +25,7 @@ static void progress_note(struct engine *eng, uint64_t done, bool last)
     st->sync_done = done;
     st->sync_total = total;
     uint64_t ms = (now - eng->sync_start_ns) / NS_PER_MS;
-    st->sync_rate_bps =
-        (st->bytes_sent - eng->sync_start_bytes) * 8 * 1000 / (ms ? ms : 1);
+    st->sync_rate_bps = done * 8 * 1000 / (ms ? ms : 1);
     pthread_mutex_unlock(&eng->lock);
     if (!last && now - eng->progress_ns < PROGRESS_EVERY)
         return;
@@ -94,7 +93,6 @@ static void sync_begin(struct engine *eng)
     capture_all_dirty(&eng->capture);
     pthread_mutex_lock(&eng->lock);
     eng->status.syncing = true;
-    eng->sync_start_bytes = eng->status.bytes_sent;
     pthread_mutex_unlock(&eng->lock);
     progress_note(eng, 0, true);
 }
