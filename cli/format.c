@@ -162,11 +162,26 @@ static void statistic(FILE *f, const char *label, const json_t *vm,
         line(f, label, "%s", text);
 }
 
+/* It beats ten times a timeout: half of one without a word is silence. */
+static void peer_line(FILE *f, const json_t *vm)
+{
+    long long heard = cli_number(vm, "peer_heard_ms", -1);
+    bool silent = heard >= cli_number(vm, "timeout_ms", 2000) / 2;
+    const char *peer = cli_text(vm, "peer", "?");
+    char ago[24];
+
+    format_ms(ago, heard);
+    if (heard < 0)
+        line(f, "Peer:", "%s", peer);
+    else if (silent)
+        line(f, "Peer:", "%s, not heard for %s", peer, ago);
+    else
+        line(f, "Peer:", "%s, heard %s ago", peer, ago);
+}
+
 static void identity(FILE *f, const json_t *vm)
 {
     const char *reason = cli_text(vm, "reason", "");
-    long long heard = cli_number(vm, "peer_heard_ms", -1);
-    char ago[24];
 
     line(f, "Name:", "%s", cli_text(vm, "name", "?"));
     line(f, "UUID:", "%s", cli_text(vm, "uuid", "?"));
@@ -175,26 +190,33 @@ static void identity(FILE *f, const json_t *vm)
     line(f, "State:", "%s%s%s", cli_text(vm, "state", "?"),
          reason[0] ? ": " : "", reason);
     line(f, "Role:", "%s", cli_text(vm, "role", "?"));
-    format_ms(ago, heard);
-    if (heard >= 0)
-        line(f, "Peer:", "%s, heard %s ago", cli_text(vm, "peer", "?"), ago);
-    else
-        line(f, "Peer:", "%s", cli_text(vm, "peer", "?"));
+    peer_line(f, vm);
     line(f, "Arbiter:", "%s", cli_text(vm, "arbiter", "?"));
     if (json_object_get(vm, "generation"))
         line(f, "Generation:", "%lld", cli_number(vm, "generation", 0));
 }
 
-static void epochs(FILE *f, const json_t *vm)
+static void epoch_line(FILE *f, const json_t *vm)
 {
-    char lag[24], interval[24], timeout[24];
+    long long epoch = cli_number(vm, "epoch", -1);
+    char lag[24];
 
     cell(lag, vm, "lag_ms", format_ms);
+    if (epoch > 0 && lag[0] != '-')
+        line(f, "Epoch:", "%lld, committed %s ago", epoch, lag);
+    else if (epoch > 0)
+        line(f, "Epoch:", "%lld", epoch);
+    else if (epoch == 0)
+        line(f, "Epoch:", "none yet");
+}
+
+static void epochs(FILE *f, const json_t *vm)
+{
+    char interval[24], timeout[24];
+
     cell(interval, vm, "interval_ms", format_ms);
     cell(timeout, vm, "timeout_ms", format_ms);
-    if (json_object_get(vm, "epoch"))
-        line(f, "Epoch:", "%lld, committed %s ago", cli_number(vm, "epoch", 0),
-             lag);
+    epoch_line(f, vm);
     line(f, "Interval:", "%s", interval);
     if (timeout[0] != '-')
         line(f, "Timeout:", "%s", timeout);

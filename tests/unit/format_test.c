@@ -130,6 +130,41 @@ static void a_takeover_is_accounted_for(void **state)
                   "ms\n");
 }
 
+static void assert_line(const char *json, const char *expected)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    json_t *j = parse(json);
+
+    format_status(f, j);
+    fclose(f);
+    if (!strstr(text, expected))
+        fail_msg("\"%s\" is not in:\n%s", expected, text);
+    free(text);
+    json_decref(j);
+}
+
+static void what_is_not_known_is_not_said(void **state)
+{
+    (void)state;
+    assert_line("{\"epoch\":0}", "\nEpoch:          none yet\n");
+    assert_line("{\"epoch\":7}", "\nEpoch:          7\n");
+    assert_line("{\"epoch\":7,\"lag_ms\":3}",
+                "\nEpoch:          7, committed 3.0 ms ago\n");
+}
+
+static void a_silent_peer_is_shown(void **state)
+{
+    (void)state;
+    assert_line("{\"peer\":\"alder\",\"timeout_ms\":1000,"
+                "\"peer_heard_ms\":499}",
+                "\nPeer:           alder, heard 499 ms ago\n");
+    assert_line("{\"peer\":\"alder\",\"timeout_ms\":1000,"
+                "\"peer_heard_ms\":12000}",
+                "\nPeer:           alder, not heard for 12 s\n");
+}
+
 static void progress_shows_rate_and_time_left(void **state)
 {
     (void)state;
@@ -243,6 +278,8 @@ int main(void)
         cmocka_unit_test(an_empty_table_is_its_head),
         cmocka_unit_test(the_details_name_every_field),
         cmocka_unit_test(a_takeover_is_accounted_for),
+        cmocka_unit_test(what_is_not_known_is_not_said),
+        cmocka_unit_test(a_silent_peer_is_shown),
         cmocka_unit_test(progress_shows_rate_and_time_left),
         cmocka_unit_test(events_are_one_line_each),
         cmocka_unit_test(peers_that_are_down_say_why),
