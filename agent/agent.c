@@ -45,10 +45,19 @@ bool agent_save(struct agent *a)
         return false;
     a->rec.state = a->state.now;
     a->rec.generation = a->lease.generation;
-    if (!store_save(&a->rec, &e))
+    if (!store_save(&a->rec, &e)) {
+        a->unsaved = false;
         return true;
-    agent_give_up(a, &e);
-    return false;
+    }
+    if (a->lease.state != LEASE_WON) {
+        agent_give_up(a, &e);
+        return false;
+    }
+    if (!a->unsaved)
+        agent_event(a, "error", "%s; it is tried again", e.text);
+    a->unsaved = true;
+    a->save_ns = clock_ns();
+    return true;
 }
 
 void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
@@ -112,7 +121,10 @@ void agent_lease_action(struct agent *a, enum lease_action action)
                     (unsigned long long)a->lease.generation + 1);
         action = lease_event(&a->lease, LEASE_EV_GRANTED, clock_ns());
     }
-    if (action == LEASE_DO_NOTHING || !agent_save(a))
+    if (action == LEASE_DO_NOTHING)
+        return;
+    /* To keep still is right whether it can be written down or not. */
+    if (!agent_save(a) && action != LEASE_DO_FENCE)
         return;
     fault_point("lease.decided");
     a->role->decided(a, action);
@@ -137,6 +149,8 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
     }
     lease_heard_daemon(&a->lease, a->daemon_heard_ns);
     agent_lease_action(a, lease_tick(&a->lease, now));
+    if (a->unsaved && now - a->save_ns >= NS_PER_SEC)
+        agent_save(a);
     a->role->tick(a, now);
 }
 

@@ -68,7 +68,9 @@ struct agent {
 
     ev_timer tick, beat;
     int exit_status;
-    bool over;      /* agent_exit() was called */
+    bool over;    /* agent_exit() was called */
+    bool unsaved; /* the record lacks what was decided; see agent_save() */
+    uint64_t save_ns;
     bool forgotten; /* the record is deleted: nothing may write it again */
 };
 
@@ -79,7 +81,9 @@ void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
 void agent_event(struct agent *a, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Write the record; what was decided must be on disk before it is done, so a
- * failure here ends the agent (AGENT_EXIT_AGAIN) and false comes back. */
+ * failure here ends the agent (AGENT_EXIT_AGAIN) and false comes back. Only a
+ * backup that has won the VM goes on without: the VM would be lost with its
+ * agent. It is tried again every second. */
 bool agent_save(struct agent *a);
 /* Leave the loop. DONE deletes the record first. */
 void agent_exit(struct agent *a, enum agent_exit status);

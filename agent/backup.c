@@ -10,6 +10,7 @@
 
 #include "agent/guest_down.h"
 #include "agent/job.h"
+#include "agent/mark.h"
 #include "agent/paths.h"
 #include "agent/turn.h"
 #include "checkpoint/epoch.h"
@@ -317,6 +318,10 @@ static void backup_tick(struct agent *a, uint64_t now)
     bool replica = a->lease.state != LEASE_EMPTY;
 
     ask_for_primary(b, now);
+    if (b->marked && !a->unsaved) {
+        mark_remove(a->rec.uuid);
+        b->marked = false;
+    }
     if (a->rec.running && b->work == WORK_NONE)
         backup_guest_tick(b, now);
     if (replica || a->session || b->work != WORK_NONE) {
@@ -357,6 +362,11 @@ static int backup_start(struct agent *a, struct err *e)
     }
     if (a->rec.running || a->rec.state == VM_TAKEN_OVER)
         return backup_resume(b, e);
+    bool mine = false;
+    if (backup_finish(b, &mine, e))
+        return -1;
+    if (mine)
+        return 0;
     /* What a predecessor held died with it: memory alone is no replica. */
     agent_state(a, VM_SYNCING, "waiting for %s", a->rec.peer);
     backup_clear(b);

@@ -44,6 +44,7 @@ struct backup {
     uint64_t heard_ns, claimed_ns, running_ns;
     struct ipc_conn *taker;
     json_t *take_request;
+    bool marked; /* until the record says that it runs here: mark.h */
 
     /* Apply thread -> loop. */
     ev_async acked;
@@ -71,5 +72,8 @@ void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg);
 /* At the start: we run the VM since an earlier takeover, or a predecessor died
  * when it was about to. */
 int backup_resume(struct backup *b, struct err *e);
+/* At the start: a predecessor died in a takeover that the record does not know
+ * of. *mine: it did, and the takeover is finished now. */
+int backup_finish(struct backup *b, bool *mine, struct err *e);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "agent/job.h"
+#include "agent/mark.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -16,15 +17,45 @@ struct takeover_job {
     struct backup *b;
     struct replica *rep;
     uint32_t shell;
-    char name[64];
+    uint64_t generation;
+    char name[64], uuid[STORE_UUID_LEN + 1];
 };
+
+/* Not written, it would be missed only if this agent died before the record
+ * is: the takeover goes on. */
+static void mark_try(const struct takeover_job *j,
+                     const struct takeover_mark *m)
+{
+    struct err e = ERR_INIT;
+
+    if (!mark_write(j->uuid, m, &e))
+        return;
+    log_error("dom=%s %s", j->name, e.text);
+    mark_remove(j->uuid); /* an older one says what is not so any more */
+}
 
 static int takeover_run(void *arg, struct err *e)
 {
     struct takeover_job *j = arg;
+    struct takeover_mark m = {.generation = j->generation, .shell = j->shell};
+    const void *state;
+    size_t len;
 
     fault_point("takeover.begin");
-    return replica_takeover(j->rep, e);
+    if (replica_finish(j->rep, &state, &len, e))
+        return -1;
+    buf_put(&m.state, state, len);
+    mark_try(j, &m);
+    buf_free(&m.state);
+    fault_point("takeover.marked");
+    if (replica_takeover(j->rep, e)) {
+        mark_remove(j->uuid);
+        return -1;
+    }
+    fault_point("takeover.state_set");
+    m.state_set = true;
+    mark_try(j, &m);
+    return 0;
 }
 
 static int unpause_run(void *arg, struct err *e)
@@ -99,6 +130,7 @@ static void unpause_done(void *arg, int rc, const struct err *e)
         takeover_failed(j, e);
         return;
     }
+    fault_point("takeover.unpaused");
     b->running_ns = clock_ns();
     agent_state(
         a, VM_TAKEN_OVER,
@@ -113,8 +145,7 @@ static void unpause_done(void *arg, int rc, const struct err *e)
     job_start(a->loop, rename_run, rename_done, j);
 }
 
-/* The shell is the VM, as far as memory and state go. From here on a successor
- * must go on with it, not clear it away: that is written down first. */
+/* The shell is the VM, as far as memory and state go. */
 static void takeover_done(void *arg, int rc, const struct err *e)
 {
     struct takeover_job *j = arg;
@@ -124,7 +155,7 @@ static void takeover_done(void *arg, int rc, const struct err *e)
         takeover_failed(j, e);
         return;
     }
-    fault_point("takeover.state_set");
+    j->b->marked = true;
     a->rec.running = true;
     a->rec.domid = j->shell;
     if (!agent_save(a))
@@ -149,7 +180,9 @@ void backup_takeover_start(struct backup *b)
     j->b = b;
     j->rep = b->rep;
     j->shell = b->shell;
+    j->generation = a->lease.generation;
     snprintf(j->name, sizeof j->name, "%s", a->rec.name);
+    snprintf(j->uuid, sizeof j->uuid, "%s", a->rec.uuid);
     b->rep = NULL;
     b->work = WORK_TAKEOVER;
     job_start(a->loop, takeover_run, takeover_done, j);
@@ -200,11 +233,54 @@ static int resume_finish(struct agent *a, const struct hv_domain *d,
     return 0;
 }
 
+static int finish(struct backup *b, const struct takeover_mark *m,
+                  const struct hv_domain *d, struct err *e)
+{
+    struct agent *a = b->a;
+
+    if (!m->state_set && d->paused &&
+        a->hv->ops->set_state(a->hv, d->domid, m->state.data, m->state.len, e))
+        return -1;
+    a->lease.state = LEASE_WON;
+    a->lease.generation = m->generation;
+    a->rec.running = b->marked = true;
+    a->rec.domid = d->domid;
+    agent_save(a);
+    return resume_finish(a, d, e);
+}
+
+int backup_finish(struct backup *b, bool *mine, struct err *e)
+{
+    struct agent *a = b->a;
+    struct takeover_mark m;
+    struct hv_domain d;
+
+    if (mark_read(a->rec.uuid, &m, e)) {
+        if (e->kind != ERR_GONE)
+            log_error("dom=%s %s", a->rec.name, e->text);
+        err_clear(e);
+        return 0;
+    }
+    int rc = a->hv->ops->info(a->hv, m.shell, &d, e);
+    if (!rc && !memcmp(d.uuid, a->uuid, sizeof d.uuid)) {
+        *mine = true;
+        rc = finish(b, &m, &d, e);
+    } else if (!rc || e->kind == ERR_GONE) {
+        err_clear(e);
+        rc = 0;
+        mark_remove(a->rec.uuid);
+    }
+    buf_free(&m.state);
+    return rc;
+}
+
 int backup_resume(struct backup *b, struct err *e)
 {
     struct agent *a = b->a;
     struct hv_domain d;
     bool unfinished = false;
+
+    b->marked = true; /* there may be one */
 
     if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, e)) {
         if (e->kind != ERR_GONE)

@@ -96,6 +96,11 @@ struct path path_watch(const char *uuid)
     return rooted("/run/understudy/%s.watch", uuid);
 }
 
+struct path path_takeover(const char *uuid)
+{
+    return rooted("/run/understudy/%s.takeover", uuid);
+}
+
 /* mkdir -p; the parents get 0755. */
 static int dir_make(const char *path, mode_t mode, struct err *e)
 {

@@ -36,6 +36,7 @@ struct path path_control(void);           /* control.sock */
 struct path path_vm(const char *uuid);    /* vm/UUID.sock, the agent's */
 struct path path_flag(const char *uuid);  /* UUID.suspend: a suspend is asked */
 struct path path_watch(const char *uuid); /* UUID.watch: a watcher's lock */
+struct path path_takeover(const char *uuid); /* UUID.takeover: mark.h */
 
 /* Create the directories that are missing, with the modes above (an existing
  * run or vms directory is tightened to 0700). Called by the daemon and by

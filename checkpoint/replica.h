@@ -75,11 +75,14 @@ struct replica_status {
 };
 void replica_status(struct replica *rep, struct replica_status *st);
 
-/* Become the VM: acknowledge nothing any more, forget the incoming epoch, wait
- * until the committed one is applied, set the platform state. The caller has
- * won the generation; it unpauses the shell next. Waits for local memory copies
- * only. ERR_REFUSED when nothing was ever committed. May be called again when
- * setting the state failed. */
+/* Acknowledge nothing any more, forget the incoming epoch, wait until the
+ * committed one is in the shell. The platform state that belongs to it is
+ * borrowed until replica_free(). Waits for local memory copies only.
+ * ERR_REFUSED when nothing was ever committed. May be called again. */
+int replica_finish(struct replica *rep, const void **state, size_t *len,
+                   struct err *e);
+/* Become the VM: replica_finish(), and set the platform state. The caller has
+ * won the generation; it unpauses the shell next. May be called again. */
 int replica_takeover(struct replica *rep, struct err *e);
 
 /* Stop the thread, unmap, close hv. The shell is left as it is: the caller runs

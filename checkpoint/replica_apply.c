@@ -130,7 +130,8 @@ void replica_thread_stop(struct replica *rep)
     pthread_join(rep->thread, NULL);
 }
 
-int replica_takeover(struct replica *rep, struct err *e)
+int replica_finish(struct replica *rep, const void **state, size_t *len,
+                   struct err *e)
 {
     pthread_mutex_lock(&rep->lock);
     rep->closing = true;
@@ -139,11 +140,23 @@ int replica_takeover(struct replica *rep, struct err *e)
     uint64_t committed = rep->status.committed;
     pthread_mutex_unlock(&rep->lock);
     replica_session_lost(rep);
-    fault_point("replica.takeover");
     if (!committed)
         return err_kind(e, ERR_REFUSED, "no epoch was ever committed here");
-    if (rep->hv->ops->set_state(rep->hv, rep->config.domid, rep->state.data,
-                                rep->state.len, e))
+    *state = rep->state.data;
+    *len = rep->state.len;
+    return 0;
+}
+
+int replica_takeover(struct replica *rep, struct err *e)
+{
+    uint64_t committed = replica_committed(rep);
+    const void *state;
+    size_t len;
+
+    if (replica_finish(rep, &state, &len, e))
+        return -1;
+    fault_point("replica.takeover");
+    if (rep->hv->ops->set_state(rep->hv, rep->config.domid, state, len, e))
         return err_add(e, "platform state of epoch %lu", committed);
     log_info("dom=%s epoch=%lu is what the replica runs from", rep->config.name,
              committed);
