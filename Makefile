@@ -30,7 +30,7 @@ TOPS    := $(BUILD)/agent.a $(BUILD)/cli.a $(BUILD)/tests/lib.a
 TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
            $(wildcard tests/unit/*_test.c))
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
-SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
+SOURCES := $(shell git ls-files '*.c' '*.h' ':!guest/*' 2>/dev/null)
 
 .PHONY: all deps labdeps test test-all lint demo lab labprogs fakeprogs install clean \
         help unit format
