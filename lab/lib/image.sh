@@ -130,6 +130,26 @@ kernel_unpack() { # BZIMAGE ELF
     [ "$(head -c 4 "$2")" = $'\x7fELF' ]
 }
 
+# The fast-suspend module for the kernel that the guest boots. The headers are
+# installed here when that kernel is not the one of which lab/deps has them.
+module_build() { # ROOT DIR
+    local root=$1 dir=$2 top version
+    top=$(dirname "$LAB_DIR")
+    version=$(unsquashfs -l -d '' "$root/root.sqfs" usr/lib/modules |
+        sed -n 's|^/usr/lib/modules/\([^/]*\)$|\1|p')
+    [ -d "/usr/src/linux-headers-$version" ] ||
+        apt-get install -y --no-install-recommends \
+            "linux-headers-$version" || {
+        echo "no headers of the guest's kernel $version; a new root image" \
+            "has a newer kernel: rm -r $root"
+        return 1
+    }
+    cp -r "$top/guest/fast-suspend" "$dir/module" || return
+    make -C "$dir/module" KDIR="/usr/src/linux-headers-$version" || return
+    strip --strip-debug -o "$dir/fast_suspend.ko" \
+        "$dir/module/fast_suspend.ko" && rm -r "$dir/module"
+}
+
 guest_build() { # DIR
     local dir=$1 tree=$1/tree out=$1/out applet
     mkdir -p "$tree" "$out"
@@ -148,6 +168,7 @@ guest_build() { # DIR
     done
     gcc -std=gnu11 -Wall -Wextra -O2 -static -o "$tree/bin/ledgerd" \
         "$(dirname "$LAB_DIR")/tests/guest/ledgerd.c" || return
+    module_build "$ROOT_IMAGE" "$tree" || return
     initrd_pack "$tree" "$out/initrd" || return
     cp "$ROOT_IMAGE/vmlinuz" "$out/vmlinuz" || return
     kernel_unpack "$out/vmlinuz" "$out/vmlinux" || return
@@ -189,5 +210,7 @@ images_make() {
     DOM0_IMAGE=$(image dom0 "$LAB_DIR/dom0/"* "$ROOT_IMAGE/log" \
         "$KEYS_IMAGE/id.pub" "$LAB_DIR/lib/image.sh") || exit
     GUEST_IMAGE=$(image guest "$LAB_DIR/guest/"* "$ROOT_IMAGE/log" \
-        "$top/tests/guest/ledgerd.c" "$LAB_DIR/lib/image.sh") || exit
+        "$top/tests/guest/ledgerd.c" "$LAB_DIR/lib/image.sh" \
+        "$top/guest/fast-suspend/"{Kbuild,Makefile,{main,suspend,restore,compat}.c,*.h}) ||
+        exit
 }
