@@ -146,6 +146,18 @@ static int devices_setup(struct engine *eng, struct err *e)
     return 0;
 }
 
+void engine_suspend_path(struct engine *eng)
+{
+    enum hv_suspend_path path = eng->hv->ops->suspend_path(eng->hv);
+
+    eng->capture.deadline_ms = path == HV_SUSPEND_EVTCHN
+                                   ? eng->config.evtchn_deadline_ms
+                                   : eng->config.xenstore_deadline_ms;
+    pthread_mutex_lock(&eng->lock);
+    eng->status.suspend_path = path;
+    pthread_mutex_unlock(&eng->lock);
+}
+
 static int all_prepare(struct engine *eng, struct err *e)
 {
     struct hv *hv = eng->hv;
@@ -156,17 +168,13 @@ static int all_prepare(struct engine *eng, struct err *e)
     if (hv->ops->suspend_open(hv, domid, e))
         return err_add(e, "prepare suspending");
     eng->suspend_open = true;
-    enum hv_suspend_path path = hv->ops->suspend_path(hv);
-    eng->capture.deadline_ms = path == HV_SUSPEND_EVTCHN
-                                   ? eng->config.evtchn_deadline_ms
-                                   : eng->config.xenstore_deadline_ms;
+    engine_suspend_path(eng);
     if (devices_setup(eng, e))
         return -1;
     if (hv->ops->logdirty_start(hv, domid, e))
         return err_add(e, "turn on log-dirty mode");
     eng->logdirty_on = true;
     pthread_mutex_lock(&eng->lock);
-    eng->status.suspend_path = path;
     eng->status.ram_pages = eng->map.ram_pages;
     pthread_mutex_unlock(&eng->lock);
     return 0;

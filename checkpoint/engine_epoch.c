@@ -229,6 +229,7 @@ static enum turn epoch_capture(struct engine *eng, bool *taken)
         enum capture_result r =
             capture_take(&eng->capture, eng->at.epoch, &eng->stats, &error);
         eng->resumed_ns = clock_ns();
+        engine_suspend_path(eng);
         switch (r) {
         case CAPTURE_TAKEN:
             *taken = true;

@@ -45,7 +45,8 @@ struct xen_suspend {
     int lock_fd; /* libxc's lock of the suspend event channel */
     char control[64];
     vcpu_guest_context_t *vcpu; /* hypercall memory, for resume() */
-    bool late; /* asked, never answered, could not be withdrawn */
+    bool late;         /* asked, never answered, could not be withdrawn */
+    uint64_t offer_ns; /* when to look again for an event channel */
 };
 
 /* Buffers for get_state(), allocated by its first call (xen_state.c). */

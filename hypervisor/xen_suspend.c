@@ -31,6 +31,11 @@
 /* How long a guest that took a request may need to freeze its tasks, or to
  * give up on that (Linux: 20 s). */
 #define LATE_NS (25 * NS_PER_SEC)
+/* The same for one that is asked by event channel: guest/fast-suspend gives up
+ * after 3 s (patience_ms). */
+#define LATE_EVTCHN_NS (5 * NS_PER_SEC)
+/* Between looks for an event channel that a guest without one may offer. */
+#define OFFER_NS NS_PER_SEC
 /* Between looks at the domain while an event is expected: it may also crash,
  * reboot or vanish, which raises no event of ours. */
 #define LOOK_MS 20
@@ -261,6 +266,7 @@ int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
         return err_sys(e, "allocate hypercall memory");
     s->open = true;
     s->domid = domid;
+    s->offer_ns = clock_ns() + OFFER_NS;
     if (!x->xce && !(x->xce = xenevtchn_open(&x->log, 0))) {
         err_sys(e, "open Xen's event channels");
         xen_suspend_close(hv, domid);
@@ -283,6 +289,43 @@ enum hv_suspend_path xen_suspend_path(struct hv *hv)
 }
 
 /* --- Suspending ---------------------------------------------------------- */
+
+/* Is our end of the guest's channel still bound to it? */
+static bool still_bound(struct xen *x)
+{
+    xc_evtchn_status_t st = {.dom = DOMID_SELF,
+                             .port = (evtchn_port_t)x->suspend.port};
+
+    return xc_evtchn_status(x->xch, &st) || st.status == EVTCHNSTAT_interdomain;
+}
+
+static bool newly_offered(struct xen *x)
+{
+    struct xen_suspend *s = &x->suspend;
+    uint32_t port;
+
+    if (clock_ns() < s->offer_ns)
+        return false;
+    s->offer_ns = clock_ns() + OFFER_NS;
+    return published_port(x, s->domid, &port);
+}
+
+/* The guest may load its module, or unload it, at any time. */
+static int path_check(struct hv *hv, uint32_t domid, struct err *e)
+{
+    struct xen *x = xen_of(hv);
+    enum hv_suspend_path path = x->suspend.path;
+
+    if (path == HV_SUSPEND_EVTCHN ? still_bound(x) : !newly_offered(x))
+        return 0;
+    if (xen_suspend_open(hv, domid, e))
+        return -1;
+    if (x->suspend.path != path)
+        log_info("domain %u is asked to suspend %s from now on", domid,
+                 path == HV_SUSPEND_EVTCHN ? "through xenstore"
+                                           : "by event channel");
+    return 0;
+}
 
 static int ask(struct xen *x, struct err *e)
 {
@@ -345,7 +388,8 @@ static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
     if (s->path == HV_SUSPEND_XENSTORE && withdraw(x, s->control))
         return HV_NOT_IN_TIME;
     s->late = true;
-    switch (wait_until(x, domid, clock_ns() + LATE_NS)) {
+    uint64_t late = s->path == HV_SUSPEND_EVTCHN ? LATE_EVTCHN_NS : LATE_NS;
+    switch (wait_until(x, domid, clock_ns() + late)) {
     case SEEN_SHUT_DOWN:
         return HV_SHUT_DOWN;
     case SEEN_RUNNING:
@@ -375,9 +419,10 @@ static bool may_ask(struct xen *x, uint32_t domid, struct err *e)
     return false;
 }
 
-static enum hv_suspend_result suspend(struct xen *x, uint32_t domid,
+static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
                                       unsigned deadline_ms, struct err *e)
 {
+    struct xen *x = xen_of(hv);
     struct xen_suspend *s = &x->suspend;
     uint64_t deadline = clock_ns() + deadline_ms * NS_PER_MS;
     struct err why = ERR_INIT;
@@ -390,6 +435,8 @@ static enum hv_suspend_result suspend(struct xen *x, uint32_t domid,
     if (!s->late || look(x, domid) != SEEN_SUSPENDED) {
         if (!may_ask(x, domid, e))
             return HV_NOT_IN_TIME;
+        if (path_check(hv, domid, e))
+            return HV_SUSPEND_ERROR;
         hear(x, domid, true);
         if (look(x, domid) == SEEN_RUNNING && ask(x, &why)) {
             err_kind(e, why.kind, "%s", why.text);
@@ -413,7 +460,7 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
                                    unsigned deadline_ms, struct err *e)
 {
     struct xen *x = xen_of(hv);
-    enum hv_suspend_result result = suspend(x, domid, deadline_ms, e);
+    enum hv_suspend_result result = suspend(hv, domid, deadline_ms, e);
 
     if (result != HV_SUSPENDED)
         hear(x, domid, false);
@@ -471,7 +518,10 @@ int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
     if (withdraw(x, control))
         return 0;
     uint64_t wait = deadline_ms * NS_PER_MS;
-    if (!published_port(x, domid, &port) && wait > LATE_NS)
+    bool published = published_port(x, domid, &port);
+    if (published && wait < LATE_EVTCHN_NS)
+        wait = LATE_EVTCHN_NS;
+    if (!published && wait > LATE_NS)
         wait = LATE_NS;
     if (wait_until(x, domid, clock_ns() + wait) != SEEN_SUSPENDED)
         return 0;
