@@ -148,7 +148,7 @@ static enum guest_is guest_runs(struct primary *p, const struct hv_domain *d)
         agent_event(a, "guest-up", "%s was started again as domain %u",
                     a->rec.name, d->domid);
     g->seen = true;
-    g->told = false;
+    g->told = g->missed = false;
     g->looks = 0;
     if (a->rec.domid != (int64_t)d->domid) {
         a->rec.domid = d->domid;
@@ -175,9 +175,24 @@ static enum guest_is guest_over(struct primary *p, bool there)
     return GUEST_ENDED;
 }
 
+/* A host that has just booted may start it yet, or it may have been taken over.
+ * One that was seen is being started again, which should not take so long. */
+static void guest_missing(struct primary *p)
+{
+    struct agent *a = p->a;
+    struct guest_down *g = &p->guest;
+
+    g->looks++;
+    if (g->missed || !a->daemon || (g->seen && g->looks < 60))
+        return;
+    g->missed = true;
+    agent_event(a, "no-guest",
+                "%s does not run here; see on %s before you start it",
+                a->rec.name, a->rec.peer);
+}
+
 /* The guest is not there, or shut down. */
-static enum guest_is guest_down(struct primary *p, const struct hv_domain *d,
-                                const struct err *why)
+static enum guest_is guest_down(struct primary *p, const struct hv_domain *d)
 {
     struct agent *a = p->a;
     struct guest_down *g = &p->guest;
@@ -188,11 +203,7 @@ static enum guest_is guest_down(struct primary *p, const struct hv_domain *d,
         return guest_over(p, d);
     }
     if (!d && (!g->seen || watcher_of(a, 0) != HV_WATCHER_NONE)) {
-        /* A host that has just booted may start it yet: it was said at our
-         * start. */
-        if (g->seen && g->looks++ == 60)
-            agent_event(a, "no-guest", "%s does not run here: %s", a->rec.name,
-                        why->text);
+        guest_missing(p);
         return GUEST_LATER;
     }
     p->down = d ? d->shutdown : HV_OTHER;
@@ -214,13 +225,13 @@ enum guest_is guest_look(struct primary *p)
     if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, &e)) {
         if (e.kind != ERR_GONE)
             return GUEST_LATER;
-        return guest_down(p, NULL, &e);
+        return guest_down(p, NULL);
     }
     if (d.shutdown == HV_RUNNING)
         return guest_runs(p, &d);
     if (d.shutdown == HV_SUSPEND)
         return GUEST_LATER; /* somebody saves it */
-    return guest_down(p, &d, &e);
+    return guest_down(p, &d);
 }
 
 /* --- A backup's that took over -------------------------------------------- */

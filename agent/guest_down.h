@@ -20,6 +20,7 @@ struct guest_down {
     bool taken;   /* we took a watcher's place */
     bool told;    /* the peer knows that it is down */
     bool handing; /* a watcher is being started (a job) */
+    bool missed;  /* that it is not here was said */
     unsigned looks;
     uint64_t pages, max_pages; /* at the last look */
 };

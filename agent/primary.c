@@ -378,6 +378,48 @@ static void recover_done(void *arg, int rc, const struct err *e)
     free(j);
 }
 
+/* What a predecessor left at a domain that is gone holds output of nobody. */
+struct sweep_job {
+    struct agent *a;
+    char tag[NETBUF_TAG_MAX + 1];
+};
+
+static int sweep_run(void *arg, struct err *e)
+{
+    struct sweep_job *j = arg;
+
+    return netbuf_cleanup_leftovers(j->tag, false, e);
+}
+
+static void sweep_done(void *arg, int rc, const struct err *e)
+{
+    struct sweep_job *j = arg;
+
+    if (rc)
+        log_error("dom=%s leftovers of a former domain: %s", j->a->rec.name,
+                  e->text);
+    free(j);
+}
+
+/* The domain of the record; its number may be another VM's by now. */
+static void sweep(struct agent *a)
+{
+    struct sweep_job *j;
+    struct hv_domain d;
+    struct err e = ERR_INIT;
+
+    if (a->rec.domid <= 0 || getenv("UNDERSTUDY_HV") ||
+        !a->hv->ops->info(a->hv, (uint32_t)a->rec.domid, &d, &e) ||
+        e.kind != ERR_GONE)
+        return;
+    j = calloc(1, sizeof *j);
+    if (!j)
+        abort();
+    j->a = a;
+    snprintf(j->tag, sizeof j->tag, "u%u", (unsigned)a->rec.domid % 1000000);
+    job_start(a->loop, sweep_run, sweep_done, j);
+}
+
 /* Where a predecessor left it, when that is all there is to do. */
 static bool resume_at_rest(struct primary *p, bool there)
 {
@@ -391,7 +433,6 @@ static bool resume_at_rest(struct primary *p, bool there)
         agent_state(a, VM_UNPROTECTED,
                     "it does not run here; see on %s before you start it",
                     a->rec.peer);
-        agent_event(a, "no-guest", "%s: %s", a->rec.name, a->reason);
         primary_phase(p, PH_NO_GUEST);
         primary_retry(p, 0.1);
     } else {
@@ -420,6 +461,7 @@ static int primary_start(struct agent *a, struct err *e)
     if (!there && e->kind != ERR_GONE)
         return -1;
     err_clear(e);
+    sweep(a);
     if (resume_at_rest(p, there))
         return 0;
     a->rec.domid = d.domid;
