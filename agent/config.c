@@ -17,22 +17,21 @@
 
 #define FILE_MAX (64u << 10)
 
-/* The numbers: all of them are unsigned members. `zero` allows 0 below min. */
+/* The numbers: all of them are unsigned members. */
 static const struct number {
     const char *key;
     size_t offset;
     long def, min, max;
-    bool zero;
 } numbers[] = {
-    {"timeout_ms", offsetof(struct config, timeout_ms), 1000, 100, 600000, 0},
-    {"interval_ms", offsetof(struct config, interval_ms), 200, 1, 60000, 0},
-    {"suspend_ms", offsetof(struct config, suspend_ms), 0, 10, 60000, 1},
-    {"suspend_xenstore_ms", offsetof(struct config, suspend_xenstore_ms), 10000,
-     10, 60000, 0},
-    {"buffer_mb", offsetof(struct config, buffer_mb), 64, 1, 4096, 0},
-    {"staging_mb", offsetof(struct config, staging_mb), 0, 0, 65536, 0},
-    {"max_vms", offsetof(struct config, max_vms), 64, 1, 1024, 0},
-    {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024, 0},
+    {"timeout_ms", offsetof(struct config, timeout_ms), 1000, 100, 600000},
+    {"interval_ms", offsetof(struct config, interval_ms), 200, 1, 60000},
+    {"suspend_ms", offsetof(struct config, suspend_ms), 1000, 10, 60000},
+    {"suspend_xenstore_ms", offsetof(struct config, suspend_xenstore_ms), 30000,
+     10, 60000},
+    {"buffer_mb", offsetof(struct config, buffer_mb), 64, 1, 4096},
+    {"staging_mb", offsetof(struct config, staging_mb), 0, 0, 65536},
+    {"max_vms", offsetof(struct config, max_vms), 64, 1, 1024},
+    {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024},
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
@@ -58,8 +57,6 @@ static void derive(struct config *c)
     c->beat_ms = c->timeout_ms / 5;
     if (c->beat_ms < 10)
         c->beat_ms = 10;
-    if (!c->suspend_ms)
-        c->suspend_ms = c->timeout_ms / 2 < 100 ? 100 : c->timeout_ms / 2;
 }
 
 void config_defaults(struct config *c)
@@ -174,15 +171,12 @@ static int level_read(struct xlcfg *cfg, struct config *c, const char *path,
 }
 
 static int number_read(struct xlcfg *cfg, struct config *c,
-                       const struct number *n, const char *path, struct err *e)
+                       const struct number *n, struct err *e)
 {
     long v;
 
-    if (xlcfg_long(cfg, n->key, n->def, n->zero ? 0 : n->min, n->max, &v, e))
+    if (xlcfg_long(cfg, n->key, n->def, n->min, n->max, &v, e))
         return -1;
-    if (v && v < n->min)
-        return err_kind(e, ERR_USAGE, "%s: %s=%ld is below %ld (or 0)", path,
-                        n->key, v, n->min);
     *member(c, n) = (unsigned)v;
     return 0;
 }
@@ -193,7 +187,7 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
     long port;
 
     for (size_t i = 0; i < NUMBERS; i++) {
-        if (number_read(cfg, c, &numbers[i], path, e))
+        if (number_read(cfg, c, &numbers[i], e))
             return -1;
     }
     if (xlcfg_long(cfg, "port", 7788, 1, 65535, &port, e) ||

@@ -21,11 +21,10 @@ struct config {
     unsigned beat_ms;
     /* interval_ms=200 (1..60000): from the end of an epoch to the next */
     unsigned interval_ms;
-    /* suspend_ms=0 (0, 10..60000): how long an epoch waits for a guest that
-     * is asked through its event channel to suspend; then it is skipped. 0:
-     * T / 2, at least 100. */
+    /* suspend_ms=1000 (10..60000): how long an epoch waits for a guest that is
+     * asked through its event channel to suspend; then it is skipped */
     unsigned suspend_ms;
-    /* suspend_xenstore_ms=10000 (10..60000): the same for a guest that is
+    /* suspend_xenstore_ms=30000 (10..60000): the same for a guest that is
      * asked through xenstore, which is slow and may load code */
     unsigned suspend_xenstore_ms;
     /* buffer_mb=64 (1..4096): output held back for one interface */

@@ -66,8 +66,8 @@ daemon_start() { # HOST
 host_make() { # HOST
     mkdir -p "$WORK/$1/hv" "$WORK/$1/etc/understudy"
     PORT[$1]=$("$GUEST" port)
-    printf 'port=%d\nlisten="127.0.0.1"\ntimeout_ms=%d\ninterval_ms=50\nlog="debug"\n' \
-        "${PORT[$1]}" "$T" >"$WORK/$1/etc/understudy/understudyd.conf"
+    printf 'port=%d\nlisten="127.0.0.1"\ntimeout_ms=%d\nsuspend_ms=%d\ninterval_ms=50\nlog="debug"\n' \
+        "${PORT[$1]}" "$T" $((T / 2)) >"$WORK/$1/etc/understudy/understudyd.conf"
     daemon_start "$1"
 }
 peer_add() { # HOST PEER

@@ -63,7 +63,8 @@ static void a_missing_file_means_defaults(void **state)
     assert_int_equal(c.timeout_ms, 1000);
     assert_int_equal(c.beat_ms, 200);
     assert_int_equal(c.interval_ms, 200);
-    assert_int_equal(c.suspend_ms, 500);
+    assert_int_equal(c.suspend_ms, 1000);
+    assert_int_equal(c.suspend_xenstore_ms, 30000);
     assert_int_equal(c.log, LOG_INFO);
 }
 
