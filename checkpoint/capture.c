@@ -171,18 +171,6 @@ static int guest_resume(struct capture *c, struct err *e)
     return 0;
 }
 
-static enum capture_result
-not_suspended(struct capture *c, enum hv_suspend_result r, struct err *e)
-{
-    suspend_flag_set(&c->flag, false);
-    if (r == HV_SHUT_DOWN)
-        return CAPTURE_DOWN;
-    if (r == HV_NOT_IN_TIME)
-        err_kind(e, ERR_TIMEOUT, "the guest did not suspend within %u ms",
-                 c->deadline_ms);
-    return CAPTURE_SKIPPED;
-}
-
 static enum capture_result pause_take(struct capture *c, uint64_t epoch,
                                       struct engine_epoch *stats, struct err *e)
 {
@@ -192,8 +180,10 @@ static enum capture_result pause_take(struct capture *c, uint64_t epoch,
     suspend_flag_set(&c->flag, true);
     enum hv_suspend_result suspended =
         c->hv->ops->suspend(c->hv, c->domid, c->deadline_ms, e);
-    if (suspended != HV_SUSPENDED)
-        return not_suspended(c, suspended, e);
+    if (suspended != HV_SUSPENDED) {
+        suspend_flag_set(&c->flag, false);
+        return suspended == HV_SHUT_DOWN ? CAPTURE_DOWN : CAPTURE_SKIPPED;
+    }
     stats->suspend_us = lap_us(&lap);
     enum capture_result result = stopped_take(c, epoch, stats, e);
     lap = clock_ns();

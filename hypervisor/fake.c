@@ -384,8 +384,11 @@ static enum hv_suspend_result op_suspend(struct hv *hv, uint32_t domid,
     if (!shutdown_wait(d, deadline_ms * 1000ull)) {
         if (__atomic_compare_exchange_n(&d->request, &asked, FAKE_NO_REQUEST,
                                         false, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST))
+                                        __ATOMIC_SEQ_CST)) {
+            err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms",
+                     domid, deadline_ms);
             return HV_NOT_IN_TIME;
+        }
         if (!shutdown_wait(d, ON_ITS_WAY_US)) {
             err_set(e, "the guest acknowledged, but did not suspend");
             return HV_SUSPEND_ERROR;

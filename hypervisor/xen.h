@@ -45,8 +45,10 @@ struct xen_suspend {
     int lock_fd; /* libxc's lock of the suspend event channel */
     char control[64];
     vcpu_guest_context_t *vcpu; /* hypercall memory, for resume() */
-    bool late;         /* asked, never answered, could not be withdrawn */
-    uint64_t offer_ns; /* when to look again for an event channel */
+    uint64_t offer_ns;          /* when to look again for an event channel */
+    int events;                 /* watch events of `control` beyond our own */
+    bool asked;                 /* through `control` */
+    bool late; /* asked, never answered, could not be withdrawn */
 };
 
 /* Buffers for get_state(), allocated by its first call (xen_state.c). */
@@ -137,6 +139,16 @@ int xen_resume(struct hv *hv, uint32_t domid, struct err *e);
 void xen_suspend_close(struct hv *hv, uint32_t domid);
 int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
                         struct err *e);
+
+/* xen_control.c ----------------------------------------------------------- */
+/* Ask the guest of x->suspend through control/shutdown. ERR_TIMEOUT when
+ * somebody else asks for something there. */
+int xen_control_ask(struct xen *x, struct err *e);
+/* Take such a request back. True: the guest never saw it. */
+bool xen_control_withdraw(struct xen *x, const char *control);
+/* The guest took our request and one of an `xl save` as one: its suspend is
+ * theirs. */
+bool xen_control_taken(struct xen *x);
 
 /* xen_state.c ------------------------------------------------------------- */
 int xen_get_state(struct hv *hv, uint32_t domid, struct buf *out,

@@ -26,6 +26,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 
 /* How long a guest that took a request may need to freeze its tasks, or to
@@ -61,16 +62,19 @@ static enum seen look(struct xen *x, uint32_t domid)
     return reason == SHUTDOWN_suspend ? SEEN_SUSPENDED : SEEN_SHUT_DOWN;
 }
 
-/* Take a pending event, if there is one, and let the next one come. */
-static void event_take(struct xen *x)
+/* Wait at most this long for Xen's event, and take it. */
+static void event_take(struct xen *x, uint64_t ns)
 {
+    struct timespec ts = {.tv_sec = (time_t)(ns / NS_PER_SEC),
+                          .tv_nsec = (long)(ns % NS_PER_SEC)};
     struct pollfd p = {.fd = xenevtchn_fd(x->xce), .events = POLLIN};
 
-    if (poll(&p, 1, 0) != 1)
+    if (ppoll(&p, 1, &ts, NULL) != 1)
         return;
     int port = xenevtchn_pending(x->xce);
-    if (port >= 0)
-        xenevtchn_unmask(x->xce, (evtchn_port_t)port);
+    if (port < 0)
+        return;
+    xenevtchn_unmask(x->xce, (evtchn_port_t)port);
 }
 
 static void wait_a_little(struct xen *x, uint64_t left_ns)
@@ -79,93 +83,22 @@ static void wait_a_little(struct xen *x, uint64_t left_ns)
     uint64_t ns = left_ns < most ? left_ns : most;
     struct timespec ts = {.tv_nsec = (long)ns};
 
-    if (x->suspend.port < 0) {
+    if (x->suspend.port < 0)
         nanosleep(&ts, NULL);
-        return;
-    }
-    struct pollfd p = {.fd = xenevtchn_fd(x->xce), .events = POLLIN};
-    if (ppoll(&p, 1, &ts, NULL) == 1)
-        event_take(x);
+    else
+        event_take(x, ns);
 }
 
+/* Ends early when the guest turns out to suspend for somebody else. */
 static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline)
 {
     for (;;) {
         enum seen seen = look(x, domid);
         uint64_t now = clock_ns();
-        if (seen != SEEN_RUNNING || now >= deadline)
+        if (seen != SEEN_RUNNING || now >= deadline || xen_control_taken(x))
             return seen;
         wait_a_little(x, deadline - now);
     }
-}
-
-/* --- Asking through xenstore --------------------------------------------- */
-
-/* One try, in a transaction: somebody's `xl reboot` may be written at the same
- * time, and must not be overwritten. Returns 0, or -1 with errno EAGAIN (try
- * again), EBUSY (a request is there already) or another one. */
-static int ask_once(struct xen *x)
-{
-    xs_transaction_t t = xs_transaction_start(x->xs);
-
-    if (!t)
-        return -1;
-    CLEANUP_FREE char *value = xs_read(x->xs, t, x->suspend.control, NULL);
-    if (value && *value) {
-        /* Linux ignores what comes while it suspends for us, and would never
-         * look again: say it once more in the asker's place. */
-        bool again = strcmp(value, "suspend") &&
-                     xs_write(x->xs, t, x->suspend.control, value,
-                              (unsigned)strlen(value));
-        xs_transaction_end(x->xs, t, !again);
-        errno = EBUSY;
-        return -1;
-    }
-    if (!xs_write(x->xs, t, x->suspend.control, "suspend", 7)) {
-        int saved = errno;
-        xs_transaction_end(x->xs, t, true);
-        errno = saved;
-        return -1;
-    }
-    return xs_transaction_end(x->xs, t, false) ? 0 : -1;
-}
-
-static int ask_xenstore(struct xen *x, struct err *e)
-{
-    for (int tries = 0; tries < 20; tries++) {
-        if (!ask_once(x))
-            return 0;
-        if (errno == EBUSY)
-            return err_kind(e, ERR_TIMEOUT,
-                            "somebody else asks domain %u to "
-                            "shut down or suspend",
-                            x->suspend.domid);
-        if (errno != EAGAIN)
-            break;
-    }
-    return err_sys(e, "write %s", x->suspend.control);
-}
-
-/* Take the request back, in a transaction because the guest takes it in one.
- * True: it never saw it. */
-static bool withdraw(struct xen *x, const char *control)
-{
-    for (int tries = 0; tries < 20; tries++) {
-        xs_transaction_t t = xs_transaction_start(x->xs);
-        if (!t)
-            return false;
-        CLEANUP_FREE char *value = xs_read(x->xs, t, control, NULL);
-        if (!value || strcmp(value, "suspend") != 0) {
-            xs_transaction_end(x->xs, t, true);
-            return false;
-        }
-        bool wrote = xs_write(x->xs, t, control, "", 0);
-        if (xs_transaction_end(x->xs, t, !wrote) && wrote)
-            return true;
-        if (errno != EAGAIN)
-            return false;
-    }
-    return false;
 }
 
 /* --- Opening ------------------------------------------------------------- */
@@ -276,6 +209,8 @@ int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
     s->path = HV_SUSPEND_XENSTORE;
     snprintf(s->control, sizeof s->control, "/local/domain/%u/control/shutdown",
              domid);
+    if (!xs_watch(x->xs, s->control, "s"))
+        log_warn("can't watch %s: %s", s->control, strerror(errno));
     if (published_port(x, domid, &port) && subscribe(x, domid, port))
         s->path = HV_SUSPEND_EVTCHN;
     else if (!own_port(x, domid, &port) || !subscribe(x, domid, port))
@@ -331,10 +266,16 @@ static int ask(struct xen *x, struct err *e)
 {
     struct xen_suspend *s = &x->suspend;
 
+    s->asked = false;
     if (s->port >= 0)
-        event_take(x); /* of a suspend that came late */
+        event_take(x, 0); /* of a suspend that came late */
+    /* Xenstore first: were the guest about to suspend for somebody else, they
+     * would not be told. */
+    if (s->path == HV_SUSPEND_XENSTORE && xen_control_ask(x, e))
+        return -1;
+    hear(x, s->domid, true);
     if (s->path == HV_SUSPEND_XENSTORE)
-        return ask_xenstore(x, e);
+        return 0;
     if (xenevtchn_notify(x->xce, (evtchn_port_t)s->port))
         return err_sys(e, "notify the suspend event channel of domain %u",
                        s->domid);
@@ -374,6 +315,40 @@ static int resume(struct xen *x, uint32_t domid, struct err *e)
     return rc ? err_sys(e, "resume domain %u", domid) : 0;
 }
 
+static enum hv_suspend_result not_ours(uint32_t domid, struct err *e)
+{
+    err_kind(e, ERR_TIMEOUT, "domain %u is suspended by somebody else", domid);
+    return HV_NOT_IN_TIME;
+}
+
+/* Have everybody told that the domain is shut down, who may have missed it
+ * while we were told alone: xenstored looks at all domains when one ends. */
+static void tell_everybody(struct xen *x)
+{
+    struct xen_domctl_createdomain config = {.max_vcpus = 1,
+                                             .max_evtchn_port = 1,
+                                             .max_grant_frames = 1,
+                                             .max_maptrack_frames = 1,
+                                             .grant_opts = 1};
+    uint32_t domid = 0;
+
+    if (xc_domain_create(x->xch, &domid, &config) ||
+        xc_domain_destroy(x->xch, domid))
+        log_warn("can't announce that a domain is suspended: %s", x->said);
+}
+
+/* The guest suspends for somebody else. */
+static enum hv_suspend_result leave_to_them(struct xen *x, struct err *e)
+{
+    uint32_t domid = x->suspend.domid;
+
+    x->suspend.late = false;
+    hear(x, domid, false);
+    if (look(x, domid) == SEEN_SUSPENDED)
+        tell_everybody(x);
+    return not_ours(domid, e);
+}
+
 /* The deadline is over. A request in xenstore can be taken back unless the
  * guest has it already; then, and on the event channel, the guest will suspend
  * or give up. That is waited for, because nobody else would resume it; the
@@ -385,11 +360,14 @@ static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
 
     err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms", domid,
              deadline_ms);
-    if (s->path == HV_SUSPEND_XENSTORE && withdraw(x, s->control))
+    if (s->path == HV_SUSPEND_XENSTORE && xen_control_withdraw(x, s->control))
         return HV_NOT_IN_TIME;
     s->late = true;
     uint64_t late = s->path == HV_SUSPEND_EVTCHN ? LATE_EVTCHN_NS : LATE_NS;
-    switch (wait_until(x, domid, clock_ns() + late)) {
+    enum seen seen = wait_until(x, domid, clock_ns() + late);
+    if (xen_control_taken(x))
+        return leave_to_them(x, e);
+    switch (seen) {
     case SEEN_SHUT_DOWN:
         return HV_SHUT_DOWN;
     case SEEN_RUNNING:
@@ -412,8 +390,7 @@ static bool may_ask(struct xen *x, uint32_t domid, struct err *e)
     if (info.flags & XEN_DOMINF_paused)
         err_kind(e, ERR_TIMEOUT, "domain %u is paused", domid);
     else if (look(x, domid) == SEEN_SUSPENDED)
-        err_kind(e, ERR_TIMEOUT, "domain %u is suspended by somebody else",
-                 domid);
+        not_ours(domid, e);
     else
         return true;
     return false;
@@ -437,13 +414,16 @@ static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
             return HV_NOT_IN_TIME;
         if (path_check(hv, domid, e))
             return HV_SUSPEND_ERROR;
-        hear(x, domid, true);
-        if (look(x, domid) == SEEN_RUNNING && ask(x, &why)) {
+        fault_point("suspend.asking");
+        if (ask(x, &why)) {
             err_kind(e, why.kind, "%s", why.text);
             return why.kind == ERR_TIMEOUT ? HV_NOT_IN_TIME : HV_SUSPEND_ERROR;
         }
     }
-    switch (wait_until(x, domid, deadline)) {
+    enum seen seen = wait_until(x, domid, deadline);
+    if (xen_control_taken(x))
+        return leave_to_them(x, e);
+    switch (seen) {
     case SEEN_SUSPENDED:
         s->late = false;
         return HV_SUSPENDED;
@@ -470,10 +450,10 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
 int xen_resume(struct hv *hv, uint32_t domid, struct err *e)
 {
     struct xen *x = xen_of(hv);
-    int rc = resume(x, domid, e);
 
+    /* First, or a next suspend, for `xl save`, might be told to us alone. */
     hear(x, domid, false);
-    return rc;
+    return resume(x, domid, e);
 }
 
 /* A guest that answered after we had given up waiting. */
@@ -494,6 +474,7 @@ void xen_suspend_close(struct hv *hv, uint32_t domid)
     if (!s->open || s->domid != domid)
         return;
     late_settle(x, domid);
+    xs_unwatch(x->xs, s->control, "s");
     if (s->port >= 0) {
         /* Without this `xl save` would wait for an event for ever. */
         xc_domain_subscribe_for_suspend(x->xch, domid, 0);
@@ -515,7 +496,7 @@ int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
              domid);
     /* The predecessor's subscription points to a port that is closed. */
     xc_domain_subscribe_for_suspend(x->xch, domid, 0);
-    if (withdraw(x, control))
+    if (xen_control_withdraw(x, control))
         return 0;
     uint64_t wait = deadline_ms * NS_PER_MS;
     bool published = published_port(x, domid, &port);
