@@ -25,6 +25,8 @@ static const struct number {
 } numbers[] = {
     {"timeout_ms", offsetof(struct config, timeout_ms), 1000, 100, 600000},
     {"interval_ms", offsetof(struct config, interval_ms), 200, 1, 60000},
+    {"interval_min_ms", offsetof(struct config, interval_min_ms), 20, 1, 60000},
+    {"stop_percent", offsetof(struct config, stop_percent), 10, 1, 50},
     {"suspend_ms", offsetof(struct config, suspend_ms), 1000, 10, 60000},
     {"suspend_xenstore_ms", offsetof(struct config, suspend_xenstore_ms), 30000,
      10, 60000},

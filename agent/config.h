@@ -21,6 +21,11 @@ struct config {
     unsigned beat_ms;
     /* interval_ms=200 (1..60000): from the end of an epoch to the next */
     unsigned interval_ms;
+    /* interval_min_ms=20 (1..60000): the same while output waits, at least */
+    unsigned interval_min_ms;
+    /* stop_percent=10 (1..50): share of time that a guest may be stopped
+     * before the interval shrinks no more */
+    unsigned stop_percent;
     /* suspend_ms=1000 (10..60000): how long an epoch waits for a guest that is
      * asked through its event channel to suspend; then it is skipped */
     unsigned suspend_ms;

@@ -93,6 +93,8 @@ int primary_engine_open(struct primary *p, struct err *e)
     struct engine_config c = {
         .domid = (uint32_t)a->rec.domid,
         .interval_ms = a->rec.interval_ms,
+        .shortest_ms = a->cfg.interval_min_ms,
+        .stop_percent = a->cfg.stop_percent,
         .xenstore_deadline_ms = a->cfg.suspend_xenstore_ms,
         .evtchn_deadline_ms = a->cfg.suspend_ms,
         .staging_pages = (uint64_t)a->cfg.staging_mb << (20 - 12),
@@ -327,6 +329,7 @@ void primary_status(struct agent *a, json_t *out)
     number_put(out, "dropped_packets", st.load.dropped_packets);
     if (st.committed_ns)
         number_put(out, "lag_ms", (clock_ns() - st.committed_ns) / NS_PER_MS);
+    number_put(out, "interval_now_ms", st.interval_now_ms);
     json_object_set_new(out, "suspend",
                         json_string(st.suspend_path == HV_SUSPEND_EVTCHN
                                         ? "event channel"

@@ -12,7 +12,8 @@
 #include <string.h>
 
 #define INTERVAL_MS          200
-#define SPACING_MS           20
+#define SHORTEST_MS          20
+#define STOP_PERCENT         10
 #define XENSTORE_DEADLINE_MS 30000
 #define EVTCHN_DEADLINE_MS   1000
 #define RECOVER_MS           5000
@@ -403,8 +404,8 @@ int engine_recover(struct hv *hv, uint32_t domid, const char *path,
 static void defaults_set(struct engine_config *c)
 {
     c->interval_ms = c->interval_ms ? c->interval_ms : INTERVAL_MS;
-    if (!c->min_spacing_ms)
-        c->min_spacing_ms = SPACING_MS;
+    c->shortest_ms = c->shortest_ms ? c->shortest_ms : SHORTEST_MS;
+    c->stop_percent = c->stop_percent ? c->stop_percent : STOP_PERCENT;
     if (!c->xenstore_deadline_ms)
         c->xenstore_deadline_ms = XENSTORE_DEADLINE_MS;
     if (!c->evtchn_deadline_ms)
@@ -438,7 +439,9 @@ int engine_open(struct engine **out, struct hv *hv,
         return err_sys(e, "engine");
     eng->config = *config;
     defaults_set(&eng->config);
-    eng->in.interval_ms = eng->config.interval_ms;
+    eng->pace.interval_ms = eng->config.interval_ms;
+    eng->pace.shortest_ms = eng->config.shortest_ms;
+    eng->pace.stop_percent = eng->config.stop_percent;
     eng->hv = hv;
     eng->hash = epoch_hash_new();
     if (thread_start(eng, e)) {
@@ -506,13 +509,6 @@ void engine_kick(struct engine *eng)
 {
     input_lock(eng);
     eng->in.kick = true;
-    input_done(eng);
-}
-
-void engine_set_interval(struct engine *eng, unsigned interval_ms)
-{
-    input_lock(eng);
-    eng->in.interval_ms = interval_ms ? interval_ms : INTERVAL_MS;
     input_done(eng);
 }
 

@@ -73,10 +73,12 @@ struct engine_event {
 
 struct engine_config {
     uint32_t domid;
-    char name[64];                 /* for the log */
-    char suspend_flag[256];        /* path of the flag file, on a tmpfs */
-    unsigned interval_ms;          /* 0: 200 */
-    unsigned min_spacing_ms;       /* between two captures; 0: 20 */
+    char name[64];          /* for the log */
+    char suspend_flag[256]; /* path of the flag file, on a tmpfs */
+    /* pace.h: */
+    unsigned interval_ms;          /* the longest; 0: 200 */
+    unsigned shortest_ms;          /* 0: 20 */
+    unsigned stop_percent;         /* 0: 10 */
     unsigned xenstore_deadline_ms; /* 0: 30000 */
     unsigned evtchn_deadline_ms;   /* 0: 1000 */
     uint64_t staging_pages; /* 0: an eighth of the guest, 16 to 512 MiB */
@@ -123,7 +125,6 @@ void engine_session_resumed(struct engine *eng, uint64_t session,
                             uint64_t committed, bool replica_ok);
 /* An epoch as soon as the spacing allows. */
 void engine_kick(struct engine *eng);
-void engine_set_interval(struct engine *eng, unsigned interval_ms);
 
 enum engine_stop_how {
     ENGINE_RELEASE, /* let held output go: we have the right to (I1, I3) */
@@ -147,6 +148,7 @@ struct engine_status {
     uint64_t committed;    /* last acknowledged epoch, 0: none */
     uint64_t committed_ns; /* monotonic time of that, 0: never */
     unsigned interval_ms;
+    unsigned interval_now_ms; /* while output waits */
     enum hv_suspend_path suspend_path;
     uint64_t epochs, skipped, bytes_sent;
     uint64_t sync_done, sync_total; /* bytes */

@@ -13,7 +13,6 @@
 
 #include <string.h>
 
-#define BACKOFF_MAX_MS    5000
 #define POLL_MIN_MS       5
 #define ACK_POLL_MS       250
 #define EPOCH_SLACK_PAGES 8192
@@ -160,7 +159,6 @@ enum turn engine_epoch_commit(struct engine *eng)
     encoder_commit(eng->encoder);
     memset(eng->sent, 0, eng->capture.words * sizeof *eng->sent);
     eng->epoch_open = false;
-    eng->skips = 0;
     committed_note(eng, first);
     return TURN_ON;
 }
@@ -182,7 +180,7 @@ static void skip_note(struct engine *eng, const struct err *error)
     struct engine_event ev = {
         .type = ENGINE_SKIPPED, .epoch = eng->at.epoch, .error = *error};
 
-    eng->skips++;
+    pace_skipped(&eng->pace, clock_ns());
     pthread_mutex_lock(&eng->lock);
     eng->status.skipped++;
     pthread_mutex_unlock(&eng->lock);
@@ -225,13 +223,13 @@ static enum turn epoch_capture(struct engine *eng, bool *taken)
     struct err error = ERR_INIT;
 
     for (int tries = 0; tries < FULL_TRIES; tries++) {
-        eng->captured_ns = clock_ns();
+        uint64_t captured_ns = clock_ns();
         enum capture_result r =
             capture_take(&eng->capture, eng->at.epoch, &eng->stats, &error);
-        eng->resumed_ns = clock_ns();
         engine_suspend_path(eng);
         switch (r) {
         case CAPTURE_TAKEN:
+            pace_paused(&eng->pace, captured_ns, clock_ns());
             *taken = true;
             return TURN_ON;
         case CAPTURE_SKIPPED:
@@ -291,51 +289,35 @@ enum turn engine_epoch_run(struct engine *eng, bool *taken)
     return turn;
 }
 
-/* When the next capture is due, and the earliest for an early one. A guest
- * that suspends slowly runs at least as long as it was stopped. */
-static void due_times(const struct engine *eng, uint64_t *due,
-                      uint64_t *earliest)
+/* Output that comes from now on is seen within half of what it waits anyway. */
+static uint64_t look_again(const struct engine *eng, const struct pace_due *at,
+                           uint64_t now, uint64_t due)
 {
-    uint64_t ms = eng->in.interval_ms, run_us = eng->stats.pause_us;
+    uint64_t slice = (at->waiting_ns - eng->pace.captured_ns) / 2;
 
-    if (run_us < eng->config.min_spacing_ms * 1000ull)
-        run_us = eng->config.min_spacing_ms * 1000ull;
-    *earliest = eng->resumed_ns + run_us * 1000;
-    if (eng->skips) {
-        ms <<= eng->skips < 8 ? eng->skips - 1 : 7;
-        if (ms > BACKOFF_MAX_MS && ms > eng->in.interval_ms)
-            ms = BACKOFF_MAX_MS;
-        *earliest = eng->resumed_ns + ms * NS_PER_MS;
-    }
-    *due = eng->captured_ns + ms * NS_PER_MS;
-    if (*due < *earliest)
-        *due = *earliest;
+    if (slice < POLL_MIN_MS * NS_PER_MS)
+        slice = POLL_MIN_MS * NS_PER_MS;
+    return due < now + slice ? due : now + slice;
 }
 
 enum turn engine_interval(struct engine *eng)
 {
     for (;;) {
-        uint64_t due, earliest, now, slice;
-        bool wanted = engine_poll(eng);
+        struct engine_wants wants = engine_poll(eng);
+        struct pace_due at = pace_due(&eng->pace);
         pthread_mutex_lock(&eng->lock);
         enum turn turn = engine_look(eng);
-        due_times(eng, &due, &earliest);
-        now = clock_ns();
-        bool go = now >= due || ((wanted || eng->in.kick) && now >= earliest);
-        slice = eng->in.interval_ms / 8;
-        if (slice < POLL_MIN_MS)
-            slice = POLL_MIN_MS;
-        uint64_t until = now + slice * NS_PER_MS;
-        if (until > due)
-            until = due;
-        if ((wanted || eng->in.kick) && until > earliest)
-            until = earliest;
-        if (go)
+        uint64_t due = at.idle_ns, now = clock_ns();
+        if (wants.epoch || eng->in.kick)
+            due = at.hurry_ns;
+        else if (wants.output)
+            due = at.waiting_ns;
+        if (now >= due)
             eng->in.kick = false;
         else if (turn == TURN_ON)
-            engine_wait(eng, until);
+            engine_wait(eng, look_again(eng, &at, now, due));
         pthread_mutex_unlock(&eng->lock);
-        if (turn != TURN_ON || go)
+        if (turn != TURN_ON || now >= due)
             return turn;
     }
 }

@@ -9,6 +9,7 @@
 #include "checkpoint/capture.h"
 #include "checkpoint/codec.h"
 #include "checkpoint/engine.h"
+#include "checkpoint/pace.h"
 
 #define ENGINE_RING 1024
 
@@ -28,7 +29,6 @@ struct engine_input {
     bool resumed, replica_ok; /* a session came up and was not looked at */
     uint64_t resumed_committed;
     uint64_t acked;
-    unsigned interval_ms;
 };
 
 struct engine {
@@ -57,9 +57,9 @@ struct engine {
     struct epoch_commit at; /* the open epoch: number and counts */
     bool epoch_open;        /* some of its records are out */
     struct engine_epoch stats;
-    uint64_t captured_ns, resumed_ns, commit_ns, guest_seen_ns, progress_ns;
+    struct pace pace;
+    uint64_t commit_ns, guest_seen_ns, progress_ns;
     uint64_t sync_start_ns;
-    unsigned skips; /* one after the other */
     size_t devices_ready;
     struct err stale; /* what a device said that voids the replica; kind 0 */
     bool poll_failed, suspend_open, logdirty_on;
@@ -105,8 +105,11 @@ enum turn engine_interval(struct engine *eng);
 
 /* engine_status.c; the lock is held. */
 void engine_ring_add(struct engine *eng, const struct engine_epoch *s);
-/* Ask the devices what they hold. Takes the lock; true when one wants an
- * epoch. */
-bool engine_poll(struct engine *eng);
+struct engine_wants {
+    bool epoch;  /* a device wants one at once */
+    bool output; /* some waits for the next one */
+};
+/* Ask the devices what they hold. Takes the lock. */
+struct engine_wants engine_poll(struct engine *eng);
 
 #endif

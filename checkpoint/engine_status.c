@@ -3,6 +3,7 @@
  * (any thread), and what the devices hold (engine thread). */
 #include "checkpoint/engine_private.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/log.h"
 
 #include <stdlib.h>
@@ -16,9 +17,10 @@ void engine_ring_add(struct engine *eng, const struct engine_epoch *s)
         eng->ring_count++;
 }
 
-bool engine_poll(struct engine *eng)
+struct engine_wants engine_poll(struct engine *eng)
 {
     struct device_load sum = {0};
+    struct pace_due at = pace_due(&eng->pace);
 
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
@@ -41,8 +43,11 @@ bool engine_poll(struct engine *eng)
     }
     pthread_mutex_lock(&eng->lock);
     eng->status.load = sum;
+    eng->status.interval_now_ms =
+        (unsigned)((at.waiting_ns - eng->pace.captured_ns) / NS_PER_MS);
     pthread_mutex_unlock(&eng->lock);
-    return sum.want_epoch;
+    return (struct engine_wants){.epoch = sum.want_epoch,
+                                 .output = sum.held_packets > 0};
 }
 
 static int u64_compare(const void *a, const void *b)
@@ -102,7 +107,7 @@ void engine_status(struct engine *eng, struct engine_status *st)
     pthread_mutex_lock(&eng->lock);
     *st = eng->status;
     st->committed = eng->committed;
-    st->interval_ms = eng->in.interval_ms;
+    st->interval_ms = eng->config.interval_ms;
     memcpy(ring, eng->ring, sizeof eng->ring);
     size_t n = eng->ring_count;
     size_t last = (eng->ring_next + ENGINE_RING - 1) % ENGINE_RING;

@@ -196,6 +196,37 @@ static void identity(FILE *f, const json_t *vm)
         line(f, "Generation:", "%lld", cli_number(vm, "generation", 0));
 }
 
+static void suspend(FILE *f, const json_t *vm)
+{
+    const char *path = cli_text(vm, "suspend", NULL);
+    long long part = cli_number(json_object_get(vm, "suspend_us"), "median", 0);
+    long long all = cli_number(json_object_get(vm, "pause_us"), "median", 0);
+
+    if (!path)
+        return;
+    if (strcmp(path, "event channel") == 0)
+        line(f, "Suspend:", "fast (event channel)");
+    else if (all > 0)
+        line(f, "Suspend:",
+             "stock (xenstore), %lld %% of the pause: see "
+             "guest/fast-suspend",
+             part * 100 / all);
+    else
+        line(f, "Suspend:", "stock (xenstore)");
+}
+
+static void interval(FILE *f, const json_t *vm)
+{
+    char longest[24], now[24];
+
+    cell(longest, vm, "interval_ms", format_ms);
+    cell(now, vm, "interval_now_ms", format_ms);
+    if (strcmp(now, "-") == 0 || strcmp(now, longest) == 0)
+        line(f, "Interval:", "%s", longest);
+    else
+        line(f, "Interval:", "%s, %s while output waits", longest, now);
+}
+
 static void epoch_line(FILE *f, const json_t *vm)
 {
     long long epoch = cli_number(vm, "epoch", -1);
@@ -212,12 +243,11 @@ static void epoch_line(FILE *f, const json_t *vm)
 
 static void epochs(FILE *f, const json_t *vm)
 {
-    char interval[24], timeout[24];
+    char timeout[24];
 
-    cell(interval, vm, "interval_ms", format_ms);
     cell(timeout, vm, "timeout_ms", format_ms);
     epoch_line(f, vm);
-    line(f, "Interval:", "%s", interval);
+    interval(f, vm);
     if (timeout[0] != '-')
         line(f, "Timeout:", "%s", timeout);
     statistic(f, "Pause:", vm, "pause_us", format_us);
@@ -225,8 +255,7 @@ static void epochs(FILE *f, const json_t *vm)
     statistic(f, "  copy", vm, "copy_us", format_us);
     statistic(f, "  state", vm, "state_us", format_us);
     statistic(f, "  resume", vm, "resume_us", format_us);
-    if (json_object_get(vm, "suspend"))
-        line(f, "Suspended by:", "%s", cli_text(vm, "suspend", "?"));
+    suspend(f, vm);
     statistic(f, "Dirty pages:", vm, "dirty_pages", NULL);
     statistic(f, "Epoch size:", vm, "epoch_bytes", format_bytes);
 }

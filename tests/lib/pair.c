@@ -224,7 +224,8 @@ static int device_poll(struct checkpoint_device *d, struct device_load *load,
                        struct err *e)
 {
     (void)e;
-    load->held_packets = device_of(d)->marks;
+    load->held_packets =
+        __atomic_load_n(&device_of(d)->held_packets, __ATOMIC_SEQ_CST);
     load->want_epoch =
         __atomic_load_n(&device_of(d)->want_epoch, __ATOMIC_SEQ_CST);
     return 0;
@@ -353,7 +354,7 @@ struct pair *pair_new(void)
     p->spec.writers = 2;
     p->spec.step_us = 20;
     p->config.interval_ms = 1;
-    p->config.min_spacing_ms = 1;
+    p->config.shortest_ms = 1;
     p->config.evtchn_deadline_ms = 2000;
     snprintf(p->config.name, sizeof p->config.name, "web");
     snprintf(p->config.suspend_flag, sizeof p->config.suspend_flag,

@@ -26,6 +26,7 @@ struct pair_device {
     struct checkpoint_device device;
     struct pair *pair;
     uint64_t marked, committed, marks;
+    unsigned held_packets; /* as the test says */
     bool holding, set_up, want_epoch, fail_mark;
     unsigned released, dropped; /* aborts */
 };

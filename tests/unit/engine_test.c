@@ -303,10 +303,9 @@ static void a_suspend_by_others_is_left_alone(void **state)
     struct pair *p = pair_new();
 
     (void)state;
+    p->config.interval_ms = 60000; /* no suspend of ours is under way then */
     pair_start(p);
-    assert_true(pair_wait(p, ENGINE_EPOCH, 5));
-    engine_set_interval(p->engine, 100000);
-    usleep(50000); /* no suspend of ours is under way */
+    assert_true(pair_wait(p, ENGINE_SYNCED, 1));
     deed(p, FAKE_SUSPENDED, 0);
     engine_kick(p->engine);
     assert_true(pair_wait(p, ENGINE_SKIPPED, 1));
@@ -376,7 +375,7 @@ static void an_ack_of_what_was_not_sent_is_refused(void **state)
 
     (void)state;
     p->config.interval_ms = 10000;
-    p->config.min_spacing_ms = 10000;
+    p->config.shortest_ms = 10000;
     pair_start(p);
     assert_int_equal(engine_acked(p->engine, 0, &e), -1);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
@@ -386,26 +385,49 @@ static void an_ack_of_what_was_not_sent_is_refused(void **state)
     pair_free(p);
 }
 
-static void a_device_or_a_kick_gets_an_early_epoch(void **state)
+static void a_device_that_is_full_gets_an_early_epoch(void **state)
 {
     struct pair *p = pair_new();
 
     (void)state;
-    p->config.interval_ms = 400;
+    p->config.interval_ms = 60000;
     pair_start(p);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
-    uint64_t start = clock_ns();
     __atomic_store_n(&p->device.want_epoch, true, __ATOMIC_SEQ_CST);
-    assert_true(pair_wait(p, ENGINE_EPOCH, 3));
-    __atomic_store_n(&p->device.want_epoch, false, __ATOMIC_SEQ_CST);
-    assert_true(clock_ns() - start < 1100 * NS_PER_MS);
-    engine_set_interval(p->engine, 100000);
-    unsigned epochs = pair_seen(p, ENGINE_EPOCH);
-    assert_true(pair_wait(p, ENGINE_EPOCH, epochs));
-    usleep(20000);
-    epochs = pair_seen(p, ENGINE_EPOCH);
-    engine_kick(p->engine);
-    assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 1));
+    engine_kick(p->engine); /* to look at it */
+    assert_true(pair_wait(p, ENGINE_EPOCH, 5));
+    pair_free(p);
+}
+
+static void a_kick_gets_an_early_epoch(void **state)
+{
+    struct pair *p = pair_new();
+
+    (void)state;
+    p->config.interval_ms = 60000;
+    pair_start(p);
+    assert_true(pair_wait(p, ENGINE_SYNCED, 1));
+    for (unsigned i = 1; i < 4; i++) {
+        unsigned epochs = pair_seen(p, ENGINE_EPOCH);
+        engine_kick(p->engine);
+        assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 1));
+    }
+    pair_free(p);
+}
+
+static void output_that_waits_shortens_the_interval(void **state)
+{
+    struct pair *p = pair_new();
+
+    (void)state;
+    p->config.interval_ms = 2000;
+    p->config.shortest_ms = 1;
+    pair_start(p);
+    assert_true(pair_wait(p, ENGINE_SYNCED, 1));
+    __atomic_store_n(&p->device.held_packets, 3, __ATOMIC_SEQ_CST);
+    uint64_t start = clock_ns();
+    assert_true(pair_wait(p, ENGINE_EPOCH, 6));
+    assert_true(clock_ns() - start < 5ull * 2000 * NS_PER_MS);
     pair_free(p);
 }
 
@@ -435,7 +457,7 @@ static void recovery_undoes_only_a_suspend_that_was_noted(void **state)
     struct hv *hv;
 
     (void)state;
-    p->config.interval_ms = p->config.min_spacing_ms = 60000;
+    p->config.interval_ms = p->config.shortest_ms = 60000;
     pair_start(p);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
     pair_stop_engine(p, ENGINE_RELEASE);
@@ -512,7 +534,9 @@ int main(void)
         cmocka_unit_test(a_state_that_grows_skips_one_epoch),
         cmocka_unit_test(a_backup_without_the_replica_is_void),
         cmocka_unit_test(an_ack_of_what_was_not_sent_is_refused),
-        cmocka_unit_test(a_device_or_a_kick_gets_an_early_epoch),
+        cmocka_unit_test(a_device_that_is_full_gets_an_early_epoch),
+        cmocka_unit_test(a_kick_gets_an_early_epoch),
+        cmocka_unit_test(output_that_waits_shortens_the_interval),
         cmocka_unit_test(a_stop_at_any_moment_leaves_the_guest_running),
         cmocka_unit_test(recovery_undoes_only_a_suspend_that_was_noted),
         cmocka_unit_test(after_a_takeover_the_guest_goes_on_in_the_shell),

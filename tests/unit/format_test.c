@@ -18,7 +18,8 @@ static const char protected_vm[] =
     "\"domid\":3,\"role\":\"primary\",\"state\":\"Protected\","
     "\"peer\":\"birch\",\"arbiter\":\"none\",\"generation\":1,"
     "\"epoch\":1523,\"interval_ms\":200,\"timeout_ms\":1000,"
-    "\"pause_us\":{\"median\":1234,\"p99\":2310,\"max\":104000,"
+    "\"interval_now_ms\":20,\"pause_us\":{\"median\":1234,\"p99\":2310,\"max\":"
+    "104000,"
     "\"last\":870},"
     "\"suspend_us\":{\"median\":400,\"p99\":900},"
     "\"copy_us\":{\"median\":600,\"p99\":1100},"
@@ -102,17 +103,38 @@ static void the_details_name_every_field(void **state)
         "Arbiter:        none\n"
         "Generation:     1\n"
         "Epoch:          1523, committed 180 ms ago\n"
-        "Interval:       200 ms\n"
+        "Interval:       200 ms, 20.0 ms while output waits\n"
         "Timeout:        1000 ms\n"
         "Pause:          median 1.2 ms, p99 2.3 ms, max 104 ms, last 870 us\n"
         "  suspend       median 400 us, p99 900 us\n"
         "  copy          median 600 us, p99 1.1 ms\n"
         "  resume        median 90 us, p99 200 us\n"
-        "Suspended by:   event channel\n"
+        "Suspend:        fast (event channel)\n"
         "Dirty pages:    median 120, last 99\n"
         "Epoch size:     median 480 KiB, last 396 KiB\n"
         "Sent:           1.2 GiB in 1523 epochs, 3 skipped\n"
         "Held output:    12.0 KiB in 8 packets, 0 dropped\n");
+}
+
+static void a_slow_suspend_says_what_it_costs(void **state)
+{
+    (void)state;
+    assert_prints(format_status,
+                  parse("{\"name\":\"web\",\"interval_ms\":200,"
+                        "\"interval_now_ms\":200,\"suspend\":\"xenstore\","
+                        "\"pause_us\":{\"median\":80000},"
+                        "\"suspend_us\":{\"median\":76000}}"),
+                  "Name:           web\n"
+                  "UUID:           ?\n"
+                  "State:          ?\n"
+                  "Role:           ?\n"
+                  "Peer:           ?\n"
+                  "Arbiter:        ?\n"
+                  "Interval:       200 ms\n"
+                  "Pause:          median 80.0 ms\n"
+                  "  suspend       median 76.0 ms\n"
+                  "Suspend:        stock (xenstore), 95 % of the pause: see "
+                  "guest/fast-suspend\n");
 }
 
 static void a_takeover_is_accounted_for(void **state)
@@ -277,6 +299,7 @@ int main(void)
         cmocka_unit_test(the_table_has_a_line_for_each_vm),
         cmocka_unit_test(an_empty_table_is_its_head),
         cmocka_unit_test(the_details_name_every_field),
+        cmocka_unit_test(a_slow_suspend_says_what_it_costs),
         cmocka_unit_test(a_takeover_is_accounted_for),
         cmocka_unit_test(what_is_not_known_is_not_said),
         cmocka_unit_test(a_silent_peer_is_shown),
