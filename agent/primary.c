@@ -210,6 +210,22 @@ static void fence(struct primary *p)
     primary_end(p, ENGINE_DROP, THEN_FENCED);
 }
 
+/* Going on alone. */
+static void degraded(struct primary *p)
+{
+    struct agent *a = p->a;
+    unsigned long long generation = a->lease.generation;
+
+    if (p->skipped.text[0])
+        agent_state(a, VM_DEGRADED, "running alone, generation %llu: %s",
+                    generation, p->skipped.text);
+    else
+        agent_state(a, VM_DEGRADED,
+                    "running alone, generation %llu: no epoch got to %s for "
+                    "%u ms",
+                    generation, a->rec.peer, a->rec.timeout_ms);
+}
+
 /* What the lease decided. */
 static void primary_decided(struct agent *a, enum lease_action action)
 {
@@ -222,10 +238,7 @@ static void primary_decided(struct agent *a, enum lease_action action)
     leftovers_end(p, true);
     bool told = p->phase == PH_DISCARD || p->phase == PH_STOP;
     if (!told && !p->voided && a->state.now == VM_PROTECTED)
-        agent_state(a, VM_DEGRADED,
-                    "no answer from %s: running alone, "
-                    "generation %llu",
-                    a->rec.peer, (unsigned long long)a->lease.generation);
+        degraded(p);
     if (p->eng && p->phase != PH_ENDING)
         primary_end(p, ENGINE_RELEASE, p->then);
     else if (!p->eng && p->phase == PH_STOP)

@@ -42,6 +42,7 @@ struct primary {
     bool leftovers;     /* a predecessor's plug is still closed */
     unsigned tries;     /* cycles since it was last Protected */
     unsigned asked;     /* number of the last question to our daemon */
+    struct err skipped; /* why no epoch was taken of late; empty: it was */
     struct err failure; /* what ended the cycle; empty: nothing known */
 
     struct buf blueprint;

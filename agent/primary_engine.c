@@ -220,9 +220,11 @@ static void on_event(struct primary *p, const struct engine_event *ev)
         on_synced(p, ev);
         break;
     case ENGINE_EPOCH:
+        err_clear(&p->skipped);
         agent_lease_event(p->a, LEASE_EV_COMMIT);
         break;
     case ENGINE_SKIPPED:
+        p->skipped = ev->error;
         agent_event(p->a, "skipped", "epoch %llu was skipped: %s",
                     (unsigned long long)ev->epoch, ev->error.text);
         break;

@@ -8,6 +8,8 @@ guest alder 'do' web refuse 1
 await 10 state_is alder web Degraded || fail "alder did not notice"
 guest_goes_on alder web || fail "the guest does not go on"
 grep -q 'event=skipped' "$WORK/alder.log" || fail "nothing was said"
+grep -q 'state=Degraded.*did not suspend within' "$WORK/alder.log" ||
+    fail "the cause was not said"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 guest alder 'do' web refuse 0
 await 20 state_is alder web Protected || fail "protection did not return"
