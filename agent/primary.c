@@ -247,7 +247,7 @@ static void primary_decided(struct agent *a, enum lease_action action)
 
 /* --- Starting --- */
 
-static void ask_prepare(struct primary *p)
+void primary_prepare(struct primary *p)
 {
     struct agent *a = p->a;
     char incarnation[33];
@@ -295,7 +295,7 @@ static void look_for_guest(struct primary *p)
     switch (guest_look(p)) {
     case GUEST_RUNS:
     case GUEST_TELL:
-        ask_prepare(p);
+        primary_prepare(p);
         break;
     case GUEST_LATER:
         primary_retry(p, 0.5);
@@ -546,7 +546,7 @@ static void primary_client_gone(struct agent *a, struct ipc_conn *c)
     /* The answer won't come: ask the next daemon. */
     if (a->daemon == c && p->phase == PH_PREPARE) {
         primary_retry(p, 0.1);
-        primary_phase(p, PH_WAIT);
+        primary_phase(p, p->eng ? PH_REJOIN : PH_WAIT);
     }
 }
 

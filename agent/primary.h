@@ -22,7 +22,8 @@ enum phase {
     PH_SHELL,    /* the backup builds the shell */
     PH_SYNC,     /* the engine copies */
     PH_RUN,      /* epochs */
-    PH_REJOIN,   /* the session broke under a living engine: reconnecting */
+    PH_REJOIN,   /* the session broke under a living engine: reconnecting,
+                  * in turns with PREPARE and CONNECT */
     PH_STOP,     /* STOP sent, STOPPED awaited */
     PH_ENDING,   /* the engine stops */
     PH_FENCED,   /* the other host runs the VM */
@@ -76,6 +77,8 @@ void primary_phase(struct primary *p, enum phase to);
  * one tries again. */
 void primary_failed(struct primary *p, const struct err *why);
 void primary_retry(struct primary *p, double seconds);
+/* Ask for a backup agent; one that is there is left as it is. */
+void primary_prepare(struct primary *p);
 /* Stop the engine, then `then`. Without an engine: at once. */
 void primary_end(struct primary *p, enum engine_stop_how how,
                  enum afterwards then);

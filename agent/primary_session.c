@@ -186,7 +186,7 @@ static void rejoin(struct primary *p, const struct wire_hello *h)
         err_set(&p->failure, "%s has lost its replica", a->rec.peer);
         agent_event(a, "void", "%s", p->failure.text);
         agent_lease_event(a, LEASE_EV_DISCARDED);
-        if (p->phase == PH_REJOIN)
+        if (p->phase != PH_ENDING)
             primary_end(p, ENGINE_RELEASE, THEN_RETRY);
         return;
     }
@@ -346,13 +346,17 @@ void primary_session_closed(struct agent *a, const struct err *why)
     primary_drain(p);
     if (p->eng && p->phase != PH_ENDING) {
         engine_session_lost(p->eng);
-        if (p->phase != PH_REJOIN)
+        if (p->phase != PH_REJOIN && p->phase != PH_CONNECT)
             agent_event(a, "session", "the session to %s ended: %s",
                         a->rec.peer, why->text);
         if (a->lease.state == LEASE_FREE) {
             /* No COMMIT was sent: no replica can exist. */
             p->failure = *why;
             primary_end(p, ENGINE_RELEASE, p->then);
+        } else if (p->phase == PH_REJOIN) {
+            /* Nobody answers for the VM: its record may be gone there, and a
+             * new agent that holds nothing is as good as a discard. */
+            primary_prepare(p);
         } else {
             primary_retry(p, 0.2);
             primary_phase(p, PH_REJOIN);
