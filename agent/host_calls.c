@@ -104,6 +104,7 @@ static void on_late(struct ev_loop *loop, ev_timer *w, int events)
         return;
     }
     err_kind(&e, ERR_TIMEOUT, "%s did not answer in time", c->h->peer.name);
+    host_hint(c->h, &e);
     c->done = NULL;
     done(arg, NULL, &e);
 }
@@ -265,7 +266,7 @@ void host_reply_error(struct host_request *r, const struct err *why)
     host_reply(r, ipc_error_json(why));
 }
 
-void host_session_detach(struct host_session *x)
+void host_session_detach(struct host_session *x, const struct err *why)
 {
     struct err e = ERR_INIT;
 
@@ -276,8 +277,12 @@ void host_session_detach(struct host_session *x)
     }
     if (!x->h)
         return;
-    err_kind(&e, ERR_GONE, "the session to %s ended before the answer",
-             x->h->peer.name);
+    if (why && why->kind)
+        e = *why;
+    else
+        err_kind(&e, ERR_GONE, "the session ended");
+    err_add(&e, "no answer from %s", x->h->peer.name);
+    host_hint(x->h, &e);
     calls_end(x->h, x, &e);
 }
 

@@ -12,7 +12,6 @@ struct host_session {
     struct host *h; /* NULL until an incoming one has shown its key */
     struct link_session *s;
     bool outgoing, hello;
-    struct err refused; /* what the peer's REFUSE said */
     uint64_t seq, peer_sent_ns, peer_beat_ns;
     struct host_request *requests; /* of the peer, not answered yet */
     unsigned request_count;
@@ -23,8 +22,11 @@ void host_session_request(struct host_session *x, const uint8_t *payload,
                           size_t len);
 void host_session_reply(struct host_session *x, const uint8_t *payload,
                         size_t len);
-/* The session ends: requests lose it, calls over it fail. */
-void host_session_detach(struct host_session *x);
+/* The session ends: requests lose it, calls over it fail with `why` (NULL:
+ * it was ours to end). */
+void host_session_detach(struct host_session *x, const struct err *why);
+/* What to do when the peer does not answer. Returns -1. */
+int host_hint(const struct host *h, struct err *e);
 /* A session is up: send the calls that wait. */
 void host_calls_flush(struct host *h);
 /* The peer can't be reached: calls that wait fail with host_error(). */

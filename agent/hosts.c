@@ -71,6 +71,17 @@ long long host_heard_ms(const struct host *h)
     return now > heard ? (long long)((now - heard) / NS_PER_MS) : 0;
 }
 
+int host_hint(const struct host *h, struct err *e)
+{
+    char address[300];
+
+    peer_address_format(&h->peer, address, sizeof address);
+    return err_hint(e,
+                    "check that understudyd runs on %s and that %s can be "
+                    "reached from here",
+                    h->peer.name, address);
+}
+
 int host_error(const struct host *h, struct err *e)
 {
     char address[300];
@@ -84,10 +95,7 @@ int host_error(const struct host *h, struct err *e)
     if (e)
         *e = h->why;
     err_add(e, "no session to %s (%s)", h->peer.name, address);
-    return err_hint(e,
-                    "check that understudyd runs on %s and that %s can be "
-                    "reached from here",
-                    h->peer.name, address);
+    return host_hint(h, e);
 }
 
 /* --- A session's life --------------------------------------------------- */
@@ -106,17 +114,17 @@ static void session_unlink(struct host_session *x)
         x->h->outgoing = NULL;
 }
 
-static void session_forget(struct host_session *x)
+static void session_forget(struct host_session *x, const struct err *why)
 {
     session_unlink(x);
-    host_session_detach(x);
+    host_session_detach(x, why);
     free(x);
 }
 
 static void session_drop(struct host_session *x)
 {
     link_drop(x->s);
-    session_forget(x);
+    session_forget(x, NULL);
 }
 
 static void session_hello_send(struct host_session *x)
@@ -216,18 +224,6 @@ static void on_beat(struct host_session *x, const uint8_t *payload, size_t len)
     x->peer_beat_ns = clock_ns();
 }
 
-static void on_refuse(struct host_session *x, const uint8_t *payload,
-                      size_t len)
-{
-    struct err e = ERR_INIT;
-
-    if (refuse_get(&x->refused, payload, len, &e)) {
-        link_fail(x->s, &e);
-        return;
-    }
-    err_add(&x->refused, "%s refuses", x->h->peer.name);
-}
-
 static void on_record(struct link_session *s, uint32_t type,
                       const uint8_t *payload, size_t len, void *arg)
 {
@@ -236,10 +232,6 @@ static void on_record(struct link_session *s, uint32_t type,
 
     if (type == WIRE_HELLO) {
         on_hello(x, payload, len);
-    } else if (type == WIRE_REFUSE) {
-        on_refuse(x, payload, len);
-    } else if (type == WIRE_BYE) {
-        return; /* the end follows */
     } else if (!x->hello) {
         err_set(&e, "%s before HELLO", wire_type_name(type));
         link_fail(s, &e);
@@ -264,18 +256,18 @@ static void on_closed(struct link_session *s, const struct err *why, void *arg)
 {
     struct host_session *x = arg;
     struct host *h = x->h;
-    struct err reason = x->refused.kind ? x->refused : *why;
+    struct err reason = *why;
     bool outgoing = h && h->outgoing == x, was = h && host_up(h);
     uint64_t heard = session_heard(x);
 
     if (!h) {
         log_info("host session from a stranger ended: %s", why->text);
-        session_forget(x);
+        session_forget(x, why);
         return;
     }
     if (link_is_ready(s) && heard > h->heard_ns)
         h->heard_ns = heard;
-    session_forget(x);
+    session_forget(x, &reason);
     if (outgoing && !host_up(h))
         h->why = reason;
     if (was && !host_up(h))
@@ -324,7 +316,7 @@ static void host_connect(struct host *h)
     x->outgoing = true;
     if (link_connect(h->d->loop, h->d->tls, &t, &callbacks, x, &x->s,
                      &h->why)) {
-        session_forget(x);
+        session_forget(x, &h->why);
         h->tries++;
         connect_later(h);
         host_calls_unreachable(h);
@@ -392,7 +384,7 @@ static void on_arrival(void *arg, const struct wire_preamble *p, int fd,
     if (link_accept(d->loop, d->tls, fd, WIRE_HOST, on_lookup, d, &callbacks, x,
                     &x->s, &e)) {
         log_warn("connection from %s: %s", from, e.text);
-        session_forget(x);
+        session_forget(x, &e);
     }
 }
 
