@@ -120,11 +120,11 @@ static void on_gone(struct protect *p, struct vm *vm)
 {
     struct err e = vm->failure.kind ? vm->failure : p->why;
 
-    if (!e.kind) {
+    if (!e.kind)
         err_set(&e, "the agent of %s ended: %s", p->rec.name,
                 vm->reason[0] ? vm->reason : "it did not say why");
-        err_hint(&e, "the log of understudyd says more");
-    }
+    err_hint(&e, "the logs of understudyd here and on %s say more",
+             p->rec.peer);
     protect_end(p, &e);
 }
 

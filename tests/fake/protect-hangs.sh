@@ -18,6 +18,7 @@ since=$(now_ms)
 wait $pid && fail "protected by a hung agent"
 say "$(cat "$WORK/out")"
 grep -q 'silent' "$WORK/out" || fail "it does not say why"
+grep -q 'what to do: .*birch' "$WORK/out" || fail "it does not say what to do"
 [ $(($(now_ms) - since)) -lt 9000 ] || fail "it took too long"
 await 5 host_is_clean alder || fail "something is left on alder"
 kill -CONT "$agent"
@@ -28,6 +29,7 @@ us alder protect web birch --arbiter none >"$WORK/out" 2>&1 &&
     fail "protected by a hung agent"
 say "$(cat "$WORK/out")"
 grep -q 'birch did not answer in time' "$WORK/out" || fail "it does not say why"
+grep -q 'what to do: .*birch' "$WORK/out" || fail "it does not say what to do"
 await 5 host_is_clean alder || fail "something is left on alder"
 host_signal birch CONT
 await 15 host_is_clean birch || fail "something is left on birch"

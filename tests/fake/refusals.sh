@@ -6,7 +6,7 @@
 hosts_make
 guest_make alder web
 refused() { # STATUS TEXT HOST ARGUMENT...
-    local want=$1 text=$2 out rc=0
+    local want=$1 text=$2 rc=0
     shift 2
     out=$(us "$@" 2>&1) || rc=$?
     say "$1# understudy ${*:2}" && say "$out"
@@ -35,6 +35,12 @@ us alder peer add dogwood --address "127.0.0.1:$("$GUEST" port)" \
 us alder peer add dogwood --address "127.0.0.1:$("$GUEST" port)" \
     --pin "$(printf 'cd%.0s' {1..32})" || fail "peer add"
 refused 1 'dogwood' alder protect web dogwood --arbiter none
+say "== its daemon hangs =="
+kill -STOP "$(daemon_pid birch)"
+refused 1 'no answer from birch: birch is silent' alder protect web birch --arbiter none
+grep -q 'can be reached from here' <<<"$out" || fail "does not say what to do"
+kill -CONT "$(daemon_pid birch)"
+await 10 peer_is_up alder birch || fail "birch is not back"
 say "== another version of the protocol =="
 PORT[elm]=$("$GUEST" port)
 on elm "$BUILD/fake/hostile" next "${PORT[elm]}" "$WORK/elm" \

@@ -74,6 +74,9 @@ peer_add() { # HOST PEER
     us "$1" peer add "$2" --address "127.0.0.1:${PORT[$2]}" \
         --pin "$(us "$2" key show)" || fail "peer add on $1"
 }
+peer_is_up() { # HOST PEER
+    us "$1" peer list | grep -q "^$2 .* up "
+}
 hosts_make() {
     host_make alder
     host_make birch
