@@ -160,22 +160,34 @@ static enum capture_result stopped_take(struct capture *c, uint64_t epoch,
     return CAPTURE_TAKEN;
 }
 
-/* suspend_recover() looks at the guest afresh: it is fine with one that did
- * run on although resume() said no. */
-static int guest_resume(struct capture *c, struct err *e)
+/* The end of the pause, as is `result` in the good case. suspend_recover()
+ * looks at the guest afresh, and is fine with one that runs: somebody else has
+ * resumed it (a failing `xl save` does), maybe while we copied. */
+static enum capture_result
+guest_resume(struct capture *c, enum capture_result result, struct err *e)
 {
-    if (c->hv->ops->resume(c->hv, c->domid, e) &&
-        c->hv->ops->suspend_recover(c->hv, c->domid, RECOVER_MS, e))
-        return err_add(e, "the guest is suspended and can't be resumed");
+    struct err why = ERR_INIT;
+
+    if (c->hv->ops->resume(c->hv, c->domid, &why)) {
+        if (c->hv->ops->suspend_recover(c->hv, c->domid, RECOVER_MS, &why)) {
+            err_set(e, "the guest is suspended and can't be resumed: %s",
+                    why.text);
+            return CAPTURE_STUCK;
+        }
+        if (result == CAPTURE_TAKEN) {
+            err_set(e, "the guest may have run while it was copied: %s",
+                    why.text);
+            result = CAPTURE_SKIPPED;
+        }
+    }
     suspend_flag_set(&c->flag, false);
-    return 0;
+    return result;
 }
 
 static enum capture_result pause_take(struct capture *c, uint64_t epoch,
                                       struct engine_epoch *stats, struct err *e)
 {
     uint64_t start = clock_ns(), lap = start;
-    struct err resume_error = ERR_INIT;
 
     suspend_flag_set(&c->flag, true);
     enum hv_suspend_result suspended =
@@ -187,11 +199,7 @@ static enum capture_result pause_take(struct capture *c, uint64_t epoch,
     stats->suspend_us = lap_us(&lap);
     enum capture_result result = stopped_take(c, epoch, stats, e);
     lap = clock_ns();
-    if (guest_resume(c, &resume_error)) {
-        if (e)
-            *e = resume_error;
-        return CAPTURE_STUCK;
-    }
+    result = guest_resume(c, result, e);
     stats->resume_us = lap_us(&lap);
     stats->pause_us = lap_us(&start);
     return result;
