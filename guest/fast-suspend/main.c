@@ -9,6 +9,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/freezer.h>
 #include <linux/interrupt.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -43,10 +44,12 @@ static struct fs_suspend the_suspend;
 static evtchn_port_t port;
 static bool port_is_open;
 /* Looked at by the thread: the domain may be another one now. */
-static bool moved;
+static bool moved = true;
 /* The node in xenstore, against the thread that publishes it again. */
 static DEFINE_MUTEX(publish_lock);
-static bool leaving;
+/* The thread has to end; it has let go of everything. */
+static bool leaving, left;
+static DECLARE_WAIT_QUEUE_HEAD(left_wq);
 
 /* Beside the steps of a checkpoint: the last one of a restore. */
 #define FS_RESTORE FS_STEPS
@@ -130,6 +133,17 @@ static void withdraw(void)
 }
 
 /*
+ * The kernel's own suspend has this mutex until it is over. It freezes tasks, and
+ * one that slept here would keep it from that; our thread is none that it freezes.
+ */
+static void xenwatch_lock(void)
+{
+	while (!fs_mutex_lock(fs_kernel.xenwatch_mutex,
+			      ktime_add_ms(ktime_get(), 100)))
+		;
+}
+
+/*
  * After a restore, ours or the kernel's own: the channel of the former domain
  * has no number any more.
  */
@@ -137,12 +151,7 @@ static void channel_renew(void)
 {
 	int err;
 
-	/* The kernel's own suspend has this mutex until it is over. */
-	while (!fs_mutex_lock(fs_kernel.xenwatch_mutex,
-			      ktime_add_ms(ktime_get(), 100))) {
-		if (kthread_should_stop())
-			return;
-	}
+	xenwatch_lock();
 	mutex_unlock(fs_kernel.xenwatch_mutex);
 	if (port_is_open && irq_from_evtchn(port) == request.irq)
 		return;
@@ -156,6 +165,8 @@ static void channel_renew(void)
 		       err);
 }
 
+/* --- The thread --- */
+
 static int on_resume(struct notifier_block *nb, unsigned long event, void *data)
 {
 	WRITE_ONCE(moved, true);
@@ -168,15 +179,13 @@ static struct notifier_block resume_nb = { .notifier_call = on_resume };
 /* The chain has no lock, but whoever calls it holds this mutex. */
 static void resume_notifier_put(bool on)
 {
-	mutex_lock(fs_kernel.xenwatch_mutex);
+	xenwatch_lock();
 	if (on)
 		xen_resume_notifier_register(&resume_nb);
 	else
 		xen_resume_notifier_unregister(&resume_nb);
 	mutex_unlock(fs_kernel.xenwatch_mutex);
 }
-
-/* --- The thread --- */
 
 static void step_count(int step, int slot)
 {
@@ -233,10 +242,11 @@ static bool asked(void)
 
 static int thread_run(void *data)
 {
-	while (!kthread_should_stop()) {
+	resume_notifier_put(true);
+	while (!READ_ONCE(leaving)) {
 		wait_event_interruptible(thread_wq, asked() ||
 					 READ_ONCE(moved) ||
-					 kthread_should_stop());
+					 READ_ONCE(leaving));
 		if (READ_ONCE(moved)) {
 			WRITE_ONCE(moved, false);
 			channel_renew();
@@ -244,7 +254,31 @@ static int thread_run(void *data)
 		if (asked())
 			suspend_now();
 	}
+	resume_notifier_put(false);
+	WRITE_ONCE(left, true);
+	wake_up(&left_wq);
+	wait_event_interruptible(thread_wq, kthread_should_stop());
 	return 0;
+}
+
+static int thread_start(void)
+{
+	thread = kthread_create(thread_run, NULL, "fast-suspend");
+	if (IS_ERR(thread))
+		return PTR_ERR(thread);
+	sched_set_fifo(thread);
+	wake_up_process(thread);
+	return 0;
+}
+
+/* Waits for a suspend that is under way. The caller's task may be frozen here. */
+static void thread_end(void)
+{
+	WRITE_ONCE(leaving, true);
+	wake_up(&thread_wq);
+	while (wait_event_freezable(left_wq, READ_ONCE(left)))
+		schedule_timeout_uninterruptible(1);
+	kthread_stop(thread);
 }
 
 /* --- /sys/module/fast_suspend/stats --- */
@@ -323,16 +357,6 @@ static int guest_check(void)
 	return fs_compat_open();
 }
 
-static int thread_start(void)
-{
-	thread = kthread_create(thread_run, NULL, "fast-suspend");
-	if (IS_ERR(thread))
-		return PTR_ERR(thread);
-	sched_set_fifo(thread);
-	wake_up_process(thread);
-	return 0;
-}
-
 static int __init fast_suspend_init(void)
 {
 	int err = guest_check();
@@ -351,13 +375,11 @@ static int __init fast_suspend_init(void)
 	err = thread_start();
 	if (err)
 		goto out_channel;
-	resume_notifier_put(true);
 	err = publish();
 	if (!err)
 		return 0;
 	pr_err("device/suspend/event-channel can't be written: %d\n", err);
-	resume_notifier_put(false);
-	kthread_stop(thread);
+	thread_end();
 out_channel:
 	channel_close();
 out_sysfs:
@@ -367,12 +389,10 @@ out_driver:
 	return err;
 }
 
-/* kthread_stop() waits for a suspend that is under way. */
 static void __exit fast_suspend_exit(void)
 {
 	withdraw();
-	resume_notifier_put(false);
-	kthread_stop(thread);
+	thread_end();
 	channel_close();
 	sysfs_remove_group(&THIS_MODULE->mkobj.kobj, &stat_group);
 	xenbus_unregister_driver(&fs_xenbus_driver);
