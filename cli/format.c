@@ -215,16 +215,22 @@ static void suspend(FILE *f, const json_t *vm)
         line(f, "Suspend:", "stock (xenstore)");
 }
 
+/* A slow suspend makes the interval longer, a fast one shorter for output. */
 static void interval(FILE *f, const json_t *vm)
 {
-    char longest[24], now[24];
+    long long usual = cli_number(vm, "interval_ms", 0);
+    long long now = cli_number(vm, "interval_now_ms", usual);
+    char text[24], now_text[24];
 
-    cell(longest, vm, "interval_ms", format_ms);
-    cell(now, vm, "interval_now_ms", format_ms);
-    if (strcmp(now, "-") == 0 || strcmp(now, longest) == 0)
-        line(f, "Interval:", "%s", longest);
+    cell(text, vm, "interval_ms", format_ms);
+    format_ms(now_text, now);
+    if (now < usual)
+        line(f, "Interval:", "%s, %s while output waits", text, now_text);
+    else if (now > usual)
+        line(f, "Interval:", "%s, for the length of the pause not %s", now_text,
+             text);
     else
-        line(f, "Interval:", "%s, %s while output waits", longest, now);
+        line(f, "Interval:", "%s", text);
 }
 
 static void epoch_line(FILE *f, const json_t *vm)
