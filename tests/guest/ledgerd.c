@@ -259,7 +259,8 @@ static bool child(void)
     return true;
 }
 
-// Sends "SEQ MONOTONIC_NS" to "ADDR:PORT" (IPv4) for ever.
+// Sends "SEQ MONOTONIC_NS" to "ADDR:PORT" (IPv4) for ever. What the kernel does
+// not take, its buffer being full, has no number: a hole is a datagram lost.
 static void tick(const char *to, int64_t period_ns)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET};
@@ -276,11 +277,12 @@ static void tick(const char *to, int64_t period_ns)
     addr.sin_port = htons((uint16_t)atoi(colon + 1));
     if (inet_pton(AF_INET, host, &addr.sin_addr) != 1)
         die("--tick needs an IPv4 address");
-    for (uint64_t seq = 1;; seq++) {
+    for (uint64_t seq = 1;;) {
         int n = snprintf(text, sizeof text, "%" PRIu64 " %" PRId64 "\n", seq,
                          now_ns());
-        sendto(fd, text, (size_t)n, MSG_DONTWAIT, (struct sockaddr *)&addr,
-               sizeof addr);
+        if (sendto(fd, text, (size_t)n, MSG_DONTWAIT, (struct sockaddr *)&addr,
+                   sizeof addr) > 0)
+            seq++;
         period_wait(&next, period_ns);
     }
 }
