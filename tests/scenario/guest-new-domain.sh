@@ -12,7 +12,7 @@ fault_arm alder primary.wait stop
 alder kill -9 "$(status_of alder web pid)" || fail "no agent"
 await 10 fault_was_hit alder || fail "no successor"
 alder 'xl destroy web && xl create -q /srv/guest/web.cfg' || fail "xl create"
-alder 'kill -9 $(pgrep -f "understudyd agent primary")' || fail "no agent"
+alder 'kill -9 $(pgrep -f "[u]nderstudyd agent primary")' || fail "no agent"
 swept() { ! held; }
 await 12 swept || fail "what held the old domain's output is left"
 await 60 state_is alder web Protected || fail "the new domain is not protected"
