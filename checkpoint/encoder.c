@@ -35,8 +35,23 @@ struct encoder {
     ZSTD_CCtx *zstd; /* NULL: no compression */
     struct buf directory, raw;
     struct encoder_count count;
-    uint8_t secret[192]; /* XXH3's default length */
+    uint8_t secret[192];    /* XXH3's default length */
+    struct page_hash empty; /* of a page of zeroes */
 };
+
+static const uint8_t zeroes[HV_PAGE];
+
+static struct page_hash page_hash(const struct encoder *enc,
+                                  const uint8_t *page)
+{
+    XXH128_hash_t v =
+        XXH3_128bits_withSecret(page, HV_PAGE, enc->secret, sizeof enc->secret);
+    struct page_hash h = {v.low64, v.high64};
+
+    if (!h.low && !h.high)
+        h.low = 1;
+    return h;
+}
 
 int encoder_open(struct encoder **out, uint64_t end_gfn, bool compress,
                  struct err *e)
@@ -56,6 +71,7 @@ int encoder_open(struct encoder **out, uint64_t end_gfn, bool compress,
         encoder_free(enc);
         return -1;
     }
+    enc->empty = page_hash(enc, zeroes);
     if (compress)
         ZSTD_CCtx_setParameter(enc->zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
     buf_reserve(&enc->raw, CODEC_RAW_MAX);
@@ -116,18 +132,6 @@ static bool page_is_zero(const uint8_t *page)
     return !first && !memcmp(page, page + 8, HV_PAGE - 8);
 }
 
-static struct page_hash page_hash(const struct encoder *enc,
-                                  const uint8_t *page)
-{
-    XXH128_hash_t v =
-        XXH3_128bits_withSecret(page, HV_PAGE, enc->secret, sizeof enc->secret);
-    struct page_hash h = {v.low64, v.high64};
-
-    if (!h.low && !h.high)
-        h.low = 1;
-    return h;
-}
-
 static void news_add(struct encoder *enc, uint64_t gfn, struct page_hash hash)
 {
     if (enc->news_count == enc->news_cap) {
@@ -143,7 +147,9 @@ static void news_add(struct encoder *enc, uint64_t gfn, struct page_hash hash)
 static enum codec_kind page_kind(struct encoder *enc, uint64_t gfn,
                                  const uint8_t *page)
 {
-    struct page_hash hash = page_hash(enc, page), *known = &enc->known[gfn];
+    bool zero = page_is_zero(page);
+    struct page_hash hash = zero ? enc->empty : page_hash(enc, page);
+    struct page_hash *known = &enc->known[gfn];
     bool repeat = bitmap_test(enc->sent, gfn);
 
     if (!repeat && known->low == hash.low && known->high == hash.high)
@@ -154,7 +160,7 @@ static enum codec_kind page_kind(struct encoder *enc, uint64_t gfn,
         bitmap_set(enc->sent, gfn);
         news_add(enc, gfn, hash);
     }
-    return page_is_zero(page) ? CODEC_ZERO : CODEC_RAW;
+    return zero ? CODEC_ZERO : CODEC_RAW;
 }
 
 static void header_put(const struct encoder *enc, struct buf *out,
