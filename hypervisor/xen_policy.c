@@ -184,10 +184,10 @@ static int vendor_check(const uint8_t *host, size_t host_len,
         memcpy(a + 4 * i, g + from, 4);
         memcpy(b + 4 * i, h + from, 4);
     }
-    return err_kind(e, ERR_REFUSED,
-                    "the VM runs on a CPU by %.12s, this host "
-                    "has one by %.12s",
-                    a, b);
+    err_kind(e, ERR_REFUSED,
+             "the VM runs on a CPU by %.12s, this host has one by %.12s", a, b);
+    return err_hint(e, "a running VM can't change to a CPU by another vendor: "
+                       "choose another backup");
 }
 
 int xen_policy_check(struct xen *x, const struct blueprint *bp, struct err *e)

@@ -43,6 +43,7 @@ ROOT_IMAGE=$ROOT_IMAGE
 DOM0_IMAGE=$DOM0_IMAGE
 GUEST_IMAGE=$GUEST_IMAGE
 CPU_MODEL=$(cpu_model "$1")
+MEMORY=$MEMORY
 MACHINE
 }
 
@@ -55,7 +56,7 @@ machine_disks() { # HOST
 
 machine_args() { # HOST: QEMU's arguments, one a line
     local host=$1 number link byte drive
-    local ROOT_IMAGE DOM0_IMAGE GUEST_IMAGE CPU_MODEL accel=tcg
+    local ROOT_IMAGE DOM0_IMAGE GUEST_IMAGE CPU_MODEL MEMORY accel=tcg
     number=$(host_number "$host")
     # shellcheck disable=SC1090
     . "$STATE/$host/machine"
@@ -70,7 +71,7 @@ $CPU_MODEL
 -smp
 1
 -m
-3072
+$MEMORY
 -display
 none
 -no-reboot

@@ -55,6 +55,11 @@ domain_there() { # HOST NAME
     on "$1" xl domid "$2"
 }
 
+# Type a line at the guest's console.
+guest_type() { # HOST NAME LINE
+    on "$1" "printf '%s\n' '$3' >\
+        \$(xenstore-read /local/domain/\$(xl domid $2)/console/tty)"
+}
 guest_start() { # HOST NAME ADDRESS
     on "$1" xl create -q "/srv/guest/$2.cfg" || fail "xl create $2"
     await 12 guest_serves "$3" || fail "$2 does not answer"
@@ -64,6 +69,27 @@ protect() { # HOST VM PEER
     on "$1" understudy protect "$2" "$3" --arbiter none ||
         fail "protect $2 on $1"
     await 6 state_is "$1" "$2" Protected || fail "$2 is not Protected"
+}
+
+# A command on alder is refused, with an exit status and a text, and nothing is
+# left of it.
+refused() { # STATUS TEXT COMMAND...
+    local want=$1 text=$2 out rc=0
+    shift 2
+    out=$(alder "$@" 2>&1) || rc=$?
+    say "\$ $*" && say "$out"
+    [ $rc = "$want" ] || fail "exit status $rc, not $want"
+    grep -q -- "$text" <<<"$out" || fail "does not say '$text'"
+    grep -q 'what to do:\|understudy --help' <<<"$out" || fail "says nothing of what to do"
+    await 6 alder_is_clean || fail "something was left on alder"
+    birch xl list | grep replica && fail "a shell was left on birch"
+    return 0
+}
+# A guest's configuration in alder's /srv/NAME.cfg: that of web with a name and
+# addresses of its own, and what is on standard input behind it.
+guest_config() { # NAME LAST-BYTE
+    alder "sed 's/\"web\"/\"$1\"/; s/=web/=$1/; s/:11\>/:$2/g; s/5[.]11/5.$2/' \
+        /srv/guest/web.cfg >/srv/$1.cfg && cat >>/srv/$1.cfg"
 }
 
 # --- The outside client ------------------------------------------------------
