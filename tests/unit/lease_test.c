@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdbool.h>
 #include <cmocka.h>
 
 #include "heartbeat/lease.h"
@@ -194,6 +195,305 @@ static void of_two_runners_exactly_one_keeps_it(void **s)
     assert_false(lease_keeps(2, true, 3));
 }
 
+/* --- With an arbiter ------------------------------------------------------ */
+
+#define NONCE 77
+
+static struct lease arbitrated(struct lease l)
+{
+    lease_use_arbiter(&l, NONCE);
+    return l;
+}
+
+/* Tick until the request is due again; the time that took. */
+static uint64_t until_asked(struct lease *l, uint64_t *now)
+{
+    uint64_t from = *now;
+
+    assert_int_equal(run_until(l, now, from + 20 * T), LEASE_DO_ASK);
+    return *now - from;
+}
+
+static enum lease_action answered(struct lease *l, uint64_t generation,
+                                  bool mine, bool running, uint64_t now)
+{
+    const struct lease_record r = {generation, mine, running};
+
+    return lease_answer(l, &r, now);
+}
+
+static void a_claim_without_an_answer_is_asked_again_with_its_nonce(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(standby_at(now));
+
+    until_asked(&l, &now);
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(l.request.op, LEASE_OP_CLAIM);
+        assert_int_equal(l.request.generation, 1);
+        assert_int_equal(l.request.nonce, NONCE);
+        assert_int_equal(l.state, LEASE_CLAIMING);
+        lease_sent(&l);
+        uint64_t took = until_asked(&l, &now);
+        assert_true(took >= T / 2 && took < T * 6 / 10);
+    }
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_TAKEOVER);
+    assert_int_equal(l.generation, 2);
+    assert_int_equal(l.request.op, LEASE_OP_NONE);
+    /* The answer again, and an old one: nothing. */
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_NOTHING);
+    assert_int_equal(answered(&l, 1, false, true, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_WON);
+}
+
+static void a_winner_says_that_it_runs_until_the_arbiter_knows(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(standby_at(now));
+
+    until_asked(&l, &now);
+    answered(&l, 2, true, false, now);
+    assert_int_equal(run_until(&l, &now, now + 5 * T), LEASE_DO_NOTHING);
+    lease_event(&l, LEASE_EV_STARTED, now);
+    until_asked(&l, &now);
+    assert_int_equal(l.request.op, LEASE_OP_RUNNING);
+    assert_int_equal(l.request.generation, 2);
+    answered(&l, 2, true, false, now); /* an old answer */
+    until_asked(&l, &now);
+    assert_int_equal(l.request.op, LEASE_OP_RUNNING);
+    answered(&l, 2, true, true, now);
+    assert_int_equal(run_until(&l, &now, now + 5 * T), LEASE_DO_NOTHING);
+
+    l = arbitrated(guarded_at(now));
+    until_asked(&l, &now);
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_RELEASE);
+    until_asked(&l, &now);
+    assert_int_equal(l.request.op, LEASE_OP_RUNNING);
+}
+
+static void a_refused_primary_keeps_still_until_the_other_one_runs(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(guarded_at(now));
+
+    until_asked(&l, &now);
+    assert_int_equal(answered(&l, 2, false, false, now), LEASE_DO_PAUSE);
+    assert_int_equal(l.state, LEASE_YIELDED);
+    assert_int_equal(lease_event(&l, LEASE_EV_COMMIT, now), LEASE_DO_NOTHING);
+    assert_int_equal(lease_event(&l, LEASE_EV_DISCARDED, now),
+                     LEASE_DO_NOTHING);
+    until_asked(&l, &now);
+    assert_int_equal(l.request.op, LEASE_OP_QUERY);
+    assert_int_equal(answered(&l, 2, false, false, now), LEASE_DO_NOTHING);
+    until_asked(&l, &now);
+    assert_int_equal(answered(&l, 2, false, true, now), LEASE_DO_FENCE);
+    assert_int_equal(l.state, LEASE_FENCED);
+    assert_int_equal(answered(&l, 3, true, false, now), LEASE_DO_NOTHING);
+}
+
+static void a_generation_handed_back_lets_the_loser_go_on(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(guarded_at(now));
+
+    until_asked(&l, &now);
+    answered(&l, 2, false, false, now);
+    assert_int_equal(answered(&l, 3, true, false, now), LEASE_DO_RELEASE);
+    assert_int_equal(l.generation, 3);
+    assert_int_equal(l.state, LEASE_FREE);
+
+    l = arbitrated(standby_at(now));
+    until_asked(&l, &now);
+    assert_int_equal(answered(&l, 2, false, false, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_WAITING);
+    assert_int_equal(lease_event(&l, LEASE_EV_COMMIT, now), LEASE_DO_NOTHING);
+    assert_int_equal(answered(&l, 3, true, false, now), LEASE_DO_TAKEOVER);
+    assert_int_equal(l.generation, 3);
+}
+
+static void a_winner_that_can_not_start_hands_the_generation_back(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(standby_at(now));
+
+    until_asked(&l, &now);
+    answered(&l, 2, true, false, now);
+    assert_int_equal(lease_event(&l, LEASE_EV_FAILED, now), LEASE_DO_NOTHING);
+    for (int i = 0; i < 3; i++) {
+        until_asked(&l, &now);
+        assert_int_equal(l.request.op, LEASE_OP_RETURN);
+        assert_int_equal(l.request.generation, 2);
+        answered(&l, 2, true, false, now); /* an old answer */
+    }
+    assert_int_equal(answered(&l, 3, false, false, now), LEASE_DO_DISCARD);
+    assert_int_equal(l.generation, 3); /* the peer learns it from us */
+    lease_event(&l, LEASE_EV_DISCARDED, now);
+    assert_int_equal(l.state, LEASE_EMPTY);
+    assert_int_equal(run_until(&l, &now, now + 5 * T), LEASE_DO_NOTHING);
+}
+
+static void a_beaten_backup_gives_the_replica_up_when_the_winner_runs(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(standby_at(now));
+
+    until_asked(&l, &now);
+    answered(&l, 2, false, false, now);
+    until_asked(&l, &now);
+    assert_int_equal(l.request.op, LEASE_OP_QUERY);
+    assert_int_equal(answered(&l, 2, false, true, now), LEASE_DO_DISCARD);
+    lease_event(&l, LEASE_EV_DISCARDED, now);
+    assert_int_equal(l.state, LEASE_EMPTY);
+}
+
+static void a_claim_that_never_left_is_forgotten_when_the_peer_is_back(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(guarded_at(now));
+
+    until_asked(&l, &now);
+    until_asked(&l, &now);
+    lease_event(&l, LEASE_EV_COMMIT, now);
+    assert_int_equal(l.state, LEASE_GUARDED);
+    assert_int_equal(l.request.op, LEASE_OP_NONE);
+
+    l = arbitrated(standby_at(now));
+    until_asked(&l, &now);
+    lease_heard_daemon(&l, now);
+    assert_int_equal(lease_tick(&l, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_STANDBY);
+    lease_event(&l, LEASE_EV_FORCED, now); /* this one is meant */
+    lease_heard_daemon(&l, now);
+    assert_int_equal(lease_tick(&l, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_CLAIMING);
+}
+
+static void a_claim_that_is_out_is_settled_though_the_peer_is_back(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(guarded_at(now));
+
+    until_asked(&l, &now);
+    lease_sent(&l);
+    lease_event(&l, LEASE_EV_COMMIT, now); /* protection goes on */
+    assert_int_equal(l.state, LEASE_GUARDED);
+    assert_int_equal(run_until(&l, &now, now + T), LEASE_DO_ASK);
+    assert_int_equal(l.request.op, LEASE_OP_CLAIM);
+    assert_int_equal(l.request.nonce, NONCE);
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_RELEASE);
+
+    l = arbitrated(standby_at(now));
+    until_asked(&l, &now);
+    lease_sent(&l);
+    lease_heard_agent(&l, now);
+    assert_int_equal(lease_tick(&l, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_CLAIMING);
+}
+
+static void a_successor_settles_the_claim_of_its_predecessor(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l;
+
+    lease_init(&l, LEASE_EMPTY, 1, T, now);
+    lease_use_arbiter(&l, NONCE + 1000);
+    lease_resume_claim(&l, NONCE);
+    assert_int_equal(lease_event(&l, LEASE_EV_COMMIT, now), LEASE_DO_NOTHING);
+    until_asked(&l, &now);
+    assert_int_equal(l.state, LEASE_SETTLING);
+    assert_int_equal(l.request.nonce, NONCE);
+    struct lease granted = l;
+    answered(&granted, 2, true, false, now);
+    assert_int_equal(granted.state, LEASE_RETURNING);
+    until_asked(&granted, &now);
+    assert_int_equal(granted.request.op, LEASE_OP_RETURN);
+    assert_int_equal(granted.request.nonce, NONCE);
+    answered(&l, 2, false, true, now);
+    assert_int_equal(l.state, LEASE_EMPTY);
+
+    lease_init(&l, LEASE_FREE, 1, T, now);
+    lease_use_arbiter(&l, NONCE + 1000);
+    lease_resume_claim(&l, NONCE);
+    until_asked(&l, &now);
+    assert_int_equal(l.state, LEASE_ASKING);
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_RELEASE);
+}
+
+static void a_newer_generation_at_the_peer_is_asked_about(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l = arbitrated(guarded_at(now));
+
+    lease_event(&l, LEASE_EV_UNSURE, now);
+    assert_int_equal(lease_tick(&l, now), LEASE_DO_ASK);
+    assert_int_equal(l.request.op, LEASE_OP_QUERY);
+    struct lease handed = l;
+    assert_int_equal(answered(&handed, 3, true, false, now), LEASE_DO_RELEASE);
+    assert_int_equal(handed.generation, 3);
+    assert_int_equal(answered(&l, 1, true, true, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_GUARDED);
+    assert_int_equal(l.request.op, LEASE_OP_NONE);
+}
+
+static void an_arbiter_that_is_behind_decides_nothing(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l;
+
+    lease_init(&l, LEASE_FREE, 7, T, now);
+    lease_use_arbiter(&l, NONCE);
+    lease_event(&l, LEASE_EV_COMMIT, now);
+    until_asked(&l, &now);
+    assert_int_equal(answered(&l, 6, false, true, now), LEASE_DO_NOTHING);
+    assert_true(l.arbiter_behind);
+    assert_int_equal(l.state, LEASE_ASKING);
+    assert_int_equal(l.request.op, LEASE_OP_CLAIM);
+}
+
+/* Whatever is answered, whenever: nobody runs with a number that is not its
+ * own, and no answer but one of a newer generation changes anything. */
+static void no_answer_makes_a_loser_run(void **s)
+{
+    (void)s;
+    for (int state = 0; state < LEASE_STATES; state++) {
+        for (int bits = 0; bits < 16; bits++) {
+            struct lease l;
+            lease_init(&l, state, 5, T, T);
+            lease_use_arbiter(&l, NONCE);
+            bool mine = bits & 1;
+            uint64_t generation = 4 + (uint64_t)(bits >> 2);
+            enum lease_action act = answered(&l, generation, mine, bits & 2, T);
+            if (act == LEASE_DO_RELEASE || act == LEASE_DO_TAKEOVER)
+                assert_true(mine && l.generation == generation);
+            if (generation <= 5) {
+                assert_int_equal(act, LEASE_DO_NOTHING);
+                assert_int_equal(l.state, state);
+            }
+        }
+    }
+}
+
+static void every_state_and_event_has_a_name(void **s)
+{
+    (void)s;
+    for (int i = 0; i < LEASE_STATES; i++)
+        assert_non_null(lease_state_name(i));
+    for (int i = 0; i < LEASE_EVENTS; i++)
+        assert_non_null(lease_event_name(i));
+    assert_string_equal(lease_state_name(LEASE_STATES), "?");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +509,24 @@ int main(void)
         cmocka_unit_test(a_stalled_backup_starts_counting_again),
         cmocka_unit_test(a_backup_that_asks_does_nothing_until_it_knows),
         cmocka_unit_test(of_two_runners_exactly_one_keeps_it),
+        cmocka_unit_test(
+            a_claim_without_an_answer_is_asked_again_with_its_nonce),
+        cmocka_unit_test(a_winner_says_that_it_runs_until_the_arbiter_knows),
+        cmocka_unit_test(
+            a_refused_primary_keeps_still_until_the_other_one_runs),
+        cmocka_unit_test(a_generation_handed_back_lets_the_loser_go_on),
+        cmocka_unit_test(a_winner_that_can_not_start_hands_the_generation_back),
+        cmocka_unit_test(
+            a_beaten_backup_gives_the_replica_up_when_the_winner_runs),
+        cmocka_unit_test(
+            a_claim_that_never_left_is_forgotten_when_the_peer_is_back),
+        cmocka_unit_test(
+            a_claim_that_is_out_is_settled_though_the_peer_is_back),
+        cmocka_unit_test(a_successor_settles_the_claim_of_its_predecessor),
+        cmocka_unit_test(a_newer_generation_at_the_peer_is_asked_about),
+        cmocka_unit_test(an_arbiter_that_is_behind_decides_nothing),
+        cmocka_unit_test(no_answer_makes_a_loser_run),
+        cmocka_unit_test(every_state_and_event_has_a_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
