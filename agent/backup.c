@@ -119,6 +119,8 @@ static void on_epoch_record(struct backup *b, enum epoch_record type,
 {
     struct err e = ERR_INIT;
 
+    if (!b->rep && b->left_session == b->session_no)
+        return;
     if (!b->rep)
         err_set(&e, "pages came before the shell was ready");
     else if (!replica_record(b->rep, type, payload, len, &e))
@@ -137,6 +139,7 @@ static void on_stop(struct backup *b, const uint8_t *payload, size_t len)
         return;
     }
     b->stop = stop;
+    b->left_session = b->session_no;
     backup_give_up(b, REPLY_STOPPED);
 }
 
@@ -150,6 +153,7 @@ static void on_discard(struct backup *b, const uint8_t *payload, size_t len)
         return;
     }
     agent_event(b->a, "discard", "the replica is given up: %s", d.text);
+    b->left_session = b->session_no;
     backup_give_up(b, REPLY_DISCARDED);
 }
 

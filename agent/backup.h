@@ -25,10 +25,12 @@ struct backup {
     struct wire_stop stop;
     uint64_t session_no; /* counts sessions: a job's result is for one */
     uint64_t job_session;
-    struct buf collect;   /* the blueprint as it arrives */
-    struct buf blueprint; /* the job's */
-    uint64_t build_due;   /* session whose blueprint waits for a discard */
-    uint32_t shell;       /* domid; 0: none */
+    uint64_t left_session; /* STOP or DISCARD came on it: what was on its way
+                            * already is of no use any more */
+    struct buf collect;    /* the blueprint as it arrives */
+    struct buf blueprint;  /* the job's */
+    uint64_t build_due;    /* session whose blueprint waits for a discard */
+    uint32_t shell;        /* domid; 0: none */
     bool was_protected;
     bool told_silent;
     uint64_t idle_ns; /* since when nobody has been here */

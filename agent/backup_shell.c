@@ -226,6 +226,7 @@ void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
     }
     if (!done)
         return;
+    b->left_session = 0;
     if (b->work == WORK_DISCARD || b->work == WORK_BUILD) {
         b->build_due = b->session_no; /* shell_done() goes on with it */
         return;
