@@ -32,11 +32,11 @@ TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
 PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
 SOURCES := $(shell git ls-files '*.c' '*.h' ':!guest/*' 2>/dev/null)
 
-.PHONY: all deps labdeps test test-all lint demo lab labprogs fakeprogs install clean \
+.PHONY: all deps labdeps test test-all sim lint demo lab labprogs fakeprogs install clean \
         help unit format
 all: $(PROGS)
 help:
-	@echo 'make all | deps | test | test-all T=PATTERN | lint | demo | lab |'
+	@echo 'make all | deps | test | test-all T=PATTERN | sim | lint | demo | lab |'
 	@echo '     install [DESTDIR= PREFIX=] | clean;  SAN=1: ASan and UBSan'
 
 $(BUILD)/%.o: %.c
@@ -82,7 +82,12 @@ $(foreach d,lab fake,$(eval $(call test_programs,$(d))))
 LABPROGS := $(patsubst tests/lab/%.c,$(BUILD)/lab/%,\
             $(wildcard tests/lab/*-test.c tests/lab/*-hold.c))
 labprogs: $(LABPROGS)
-fakeprogs: $(BUILD)/fake/guest $(BUILD)/fake/hostile
+fakeprogs: $(BUILD)/fake/guest $(BUILD)/fake/hostile $(BUILD)/sim
+$(BUILD)/sim: $(call obj,tests/sim/*.c) $(BUILD)/heartbeat.a $(BUILD)/common.a
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $^
+sim: $(BUILD)/sim
+	@$(BUILD)/sim $(or $(SEEDS),--epochs 1000000)
 
 # What is missing is installed first, and only a new make sees it.
 SELF    := $(MAKE) --no-print-directory

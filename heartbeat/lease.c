@@ -102,19 +102,6 @@ void lease_init(struct lease *l, enum lease_state state, uint64_t generation,
     l->tick_ns = l->commit_ns = l->agent_ns = l->daemon_ns = now;
 }
 
-void lease_use_arbiter(struct lease *l, uint64_t nonce)
-{
-    l->has_arbiter = true;
-    l->nonce = nonce;
-}
-
-void lease_resume_claim(struct lease *l, uint64_t nonce)
-{
-    l->request = (struct lease_request){LEASE_OP_CLAIM, l->generation, nonce};
-    l->sent = true;
-    l->state = l->state == LEASE_EMPTY ? LEASE_SETTLING : LEASE_ASKING;
-}
-
 void lease_heard_agent(struct lease *l, uint64_t heard)
 {
     if (heard > l->agent_ns)
@@ -191,6 +178,22 @@ static enum lease_action request_due(struct lease *l, uint64_t now)
         return LEASE_DO_NOTHING;
     l->asked_ns = now;
     return LEASE_DO_ASK;
+}
+
+/* A predecessor may have won, and not got round to saying so. */
+void lease_use_arbiter(struct lease *l, uint64_t nonce)
+{
+    l->has_arbiter = true;
+    l->nonce = nonce;
+    if (l->state == LEASE_FREE)
+        request_set(l, LEASE_OP_RUNNING);
+}
+
+void lease_resume_claim(struct lease *l, uint64_t nonce)
+{
+    l->request = (struct lease_request){LEASE_OP_CLAIM, l->generation, nonce};
+    l->sent = true;
+    l->state = l->state == LEASE_EMPTY ? LEASE_SETTLING : LEASE_ASKING;
 }
 
 void lease_sent(struct lease *l)
@@ -299,7 +302,7 @@ static void answer_same(struct lease *l, const struct lease_record *r)
 {
     if (l->request.op == LEASE_OP_QUERY)
         request_forget(l);
-    if (l->request.op == LEASE_OP_RUNNING && r->mine && r->running)
+    if (l->request.op == LEASE_OP_RUNNING && r->running)
         request_forget(l);
 }
 

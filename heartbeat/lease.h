@@ -120,7 +120,9 @@ struct lease {
  * and surely never ran. */
 void lease_init(struct lease *l, enum lease_state state, uint64_t generation,
                 uint64_t timeout_ns, uint64_t now);
-/* There is a real arbiter. `nonce` is random, different in every process. */
+/* There is a real arbiter: right after lease_init(). A primary that is
+ * LEASE_FREE then says that it runs. `nonce` is random, different in every
+ * process. */
 void lease_use_arbiter(struct lease *l, uint64_t nonce);
 /* A predecessor wrote down that it was about to send a claim of generation
  * l->generation + 1 with this nonce, and no outcome. A primary whose guest is

@@ -428,6 +428,21 @@ static void a_successor_settles_the_claim_of_its_predecessor(void **s)
     assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_RELEASE);
 }
 
+static void a_successor_that_runs_alone_says_so_again(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l;
+
+    lease_init(&l, LEASE_FREE, 2, T, now);
+    lease_use_arbiter(&l, NONCE);
+    assert_int_equal(run_until(&l, &now, now + T), LEASE_DO_ASK);
+    assert_int_equal(l.request.op, LEASE_OP_RUNNING);
+    /* Its predecessor's nonce is not known any more. */
+    answered(&l, 2, false, true, now);
+    assert_int_equal(run_until(&l, &now, now + 5 * T), LEASE_DO_NOTHING);
+}
+
 static void a_newer_generation_at_the_peer_is_asked_about(void **s)
 {
     (void)s;
@@ -452,8 +467,8 @@ static void an_arbiter_that_is_behind_decides_nothing(void **s)
     struct lease l;
 
     lease_init(&l, LEASE_FREE, 7, T, now);
-    lease_use_arbiter(&l, NONCE);
     lease_event(&l, LEASE_EV_COMMIT, now);
+    lease_use_arbiter(&l, NONCE);
     until_asked(&l, &now);
     assert_int_equal(answered(&l, 6, false, true, now), LEASE_DO_NOTHING);
     assert_true(l.arbiter_behind);
@@ -523,6 +538,7 @@ int main(void)
         cmocka_unit_test(
             a_claim_that_is_out_is_settled_though_the_peer_is_back),
         cmocka_unit_test(a_successor_settles_the_claim_of_its_predecessor),
+        cmocka_unit_test(a_successor_that_runs_alone_says_so_again),
         cmocka_unit_test(a_newer_generation_at_the_peer_is_asked_about),
         cmocka_unit_test(an_arbiter_that_is_behind_decides_nothing),
         cmocka_unit_test(no_answer_makes_a_loser_run),
