@@ -74,71 +74,111 @@ int witness_forget(struct witness *w, const uint8_t vm[16], struct err *e)
 
 /* --- Asking --------------------------------------------------------------- */
 
-static struct witness_record *record_new(struct witness *w,
-                                         const uint8_t asker[WITNESS_PIN],
-                                         const struct witness_ask *ask)
+/* Protection begins: what was before is void. */
+static bool registered(struct witness_record *r, int who,
+                       const uint8_t asker[WITNESS_PIN],
+                       const struct witness_ask *ask)
 {
-    struct witness_record *r;
+    int me = who < 0 ? 0 : who;
+    bool again = r->holder == me && ask->nonce && r->nonce == ask->nonce &&
+                 !memcmp(r->member[1 - me], ask->other, WITNESS_PIN);
 
-    r = realloc(w->list, (w->count + 1) * sizeof *w->list);
-    if (!r)
-        abort();
-    w->list = r;
-    r += w->count++;
-    memset(r, 0, sizeof *r);
-    memcpy(r->vm, ask->vm, sizeof r->vm);
-    memcpy(r->member[0], asker, WITNESS_PIN);
-    memcpy(r->member[1], ask->other, WITNESS_PIN);
-    r->generation = ask->generation ? ask->generation : 1;
+    if (again || (r->holder != me && r->holder != WITNESS_NOBODY))
+        return false;
+    memcpy(r->member[me], asker, WITNESS_PIN);
+    memcpy(r->member[1 - me], ask->other, WITNESS_PIN);
+    r->holder = (uint8_t)me;
+    r->nonce = ask->nonce;
     r->running = true;
-    return r;
+    r->generation++;
+    return true;
 }
 
-/* True when the record changed. */
-static bool record_apply(struct witness_record *r, int who,
+static void record_new(struct witness_record *r,
+                       const uint8_t asker[WITNESS_PIN],
+                       const struct witness_ask *ask)
+{
+    memset(r, 0, sizeof *r);
+    memcpy(r->vm, ask->vm, sizeof r->vm);
+    r->generation = ask->generation ? ask->generation - 1 : 0;
+    r->holder = WITNESS_NOBODY;
+    registered(r, -1, asker, ask);
+}
+
+/* Of the holder, at the record's generation. True when the record changed. */
+static bool holder_apply(struct witness_record *r,
                          const struct witness_ask *ask)
 {
-    bool holds = r->holder == who;
-    bool same = ask->generation == r->generation;
-
     switch (ask->op) {
-    case WITNESS_REGISTER:
-        if (!holds || !memcmp(r->member[1 - who], ask->other, WITNESS_PIN))
-            return false;
-        memcpy(r->member[1 - who], ask->other, WITNESS_PIN);
-        return true;
-    case WITNESS_CLAIM:
-        if (!same || !ask->nonce)
-            return false;
-        r->generation++;
-        r->holder = (uint8_t)who;
-        r->nonce = ask->nonce;
-        r->running = false;
-        return true;
     case WITNESS_RUNNING:
-        if (!same || !holds || r->running)
+        if (r->running)
             return false;
         r->running = true;
         return true;
     case WITNESS_RETURN:
-        if (!same || !holds || r->running)
+        if (r->running)
             return false;
         r->generation++;
-        r->holder = (uint8_t)(1 - who);
+        r->holder = (uint8_t)(1 - r->holder);
         r->nonce = 0;
+        return true;
+    case WITNESS_LEAVE:
+        r->generation++;
+        r->holder = WITNESS_NOBODY;
+        r->nonce = 0;
+        r->running = true; /* outside of us: no replica is to be kept for it */
         return true;
     default:
         return false;
     }
 }
 
-static void answer(const struct witness_record *r, int who, uint64_t nonce,
-                   struct witness_answer *out)
+/* True when the record changed. */
+static bool record_apply(struct witness_record *r, int who,
+                         const uint8_t asker[WITNESS_PIN],
+                         const struct witness_ask *ask)
 {
+    bool holds = r->holder == who;
+    bool same = ask->generation == r->generation;
+
+    if (ask->op == WITNESS_REGISTER)
+        return registered(r, who, asker, ask);
+    if (ask->op != WITNESS_CLAIM)
+        return same && holds && holder_apply(r, ask);
+    if (!same || !ask->nonce || r->holder == WITNESS_NOBODY)
+        return false;
+    r->generation++;
+    r->holder = (uint8_t)who;
+    r->nonce = ask->nonce;
+    r->running = false;
+    return true;
+}
+
+bool witness_apply(struct witness_record *r, bool there,
+                   const uint8_t asker[WITNESS_PIN],
+                   const struct witness_ask *ask, struct witness_answer *out)
+{
+    int who = there ? member_of(r, asker) : 0;
+    bool nobody = there && r->holder == WITNESS_NOBODY;
+    bool changed = true;
+
+    memset(out, 0, sizeof *out);
+    if (!there && ask->op != WITNESS_REGISTER)
+        out->status = WITNESS_UNKNOWN;
+    else if (who < 0 && !(nobody && ask->op == WITNESS_REGISTER))
+        out->status = WITNESS_STRANGER;
+    if (out->status)
+        return false;
+    if (!there)
+        record_new(r, asker, ask);
+    else
+        changed = record_apply(r, who, asker, ask);
     out->status = WITNESS_RECORD;
     out->generation = r->generation;
-    out->mine = r->holder == who && (!r->nonce || r->nonce == nonce);
+    out->mine = r->holder == (who < 0 ? 0 : who) &&
+                (!r->nonce || r->nonce == ask->nonce);
     out->running = r->running;
+    return changed;
 }
 
 /* A host that knows a later number than the record: what we remember is old. */
@@ -154,40 +194,45 @@ static int outdated(struct witness *w, const struct witness_record *r,
     return witness_seal(w, why, e);
 }
 
+/* The record, or room for one. */
+static struct witness_record *room(struct witness *w)
+{
+    struct witness_record *list;
+
+    list = realloc(w->list, (w->count + 1) * sizeof *list);
+    if (!list)
+        abort();
+    w->list = list;
+    return list + w->count;
+}
+
 int witness_ask(struct witness *w, const uint8_t asker[WITNESS_PIN],
                 const struct witness_ask *ask, struct witness_answer *out,
                 struct err *e)
 {
     struct witness_record *r = find(w, ask->vm);
-    int who = r ? member_of(r, asker) : 0;
-    bool changed = false;
+    bool there = r;
 
     memset(out, 0, sizeof *out);
     if (w->broken)
         return err_set(e, "the last change could not be written down");
-    if (ask->op < WITNESS_REGISTER || ask->op > WITNESS_QUERY)
+    if (ask->op < WITNESS_REGISTER || ask->op > WITNESS_LEAVE)
         return err_set(e, "%u is nothing to ask for", ask->op);
-    if (r && who >= 0 && ask->generation > r->generation &&
+    if (there && member_of(r, asker) >= 0 && ask->generation > r->generation &&
         outdated(w, r, ask->generation, e))
         return -1;
     if (w->sealed)
         out->status = WITNESS_SEALED;
-    else if (!r && ask->op != WITNESS_REGISTER)
-        out->status = WITNESS_UNKNOWN;
-    else if (!r && w->count >= WITNESS_VMS_MAX)
+    else if (!there && ask->op == WITNESS_REGISTER &&
+             w->count >= WITNESS_VMS_MAX)
         out->status = WITNESS_FULL;
-    else if (who < 0)
-        out->status = WITNESS_STRANGER;
     if (out->status)
         return 0;
-    if (!r)
-        changed = (r = record_new(w, asker, ask));
-    else
-        changed = record_apply(r, who, ask);
-    if (changed && save(w, e))
-        return -1;
-    answer(r, who, ask->nonce, out);
-    return 0;
+    if (!there)
+        r = room(w);
+    bool changed = witness_apply(r, there, asker, ask, out);
+    w->count += changed && !there;
+    return changed ? save(w, e) : 0;
 }
 
 /* --- Bytes ---------------------------------------------------------------- */
@@ -228,7 +273,7 @@ static int record_get(struct witness *w, struct reader *r, struct err *e)
     new.running = running;
     new.generation = read_u64(r);
     new.nonce = read_u64(r);
-    if (r->bad || new.holder > 1 || running > 1 || !new.generation)
+    if (r->bad || new.holder > WITNESS_NOBODY || running > 1 || !new.generation)
         return err_set(e, "record %zu is none", w->count + 1);
     if (find(w, new.vm))
         return err_set(e, "record %zu is there twice", w->count + 1);

@@ -7,7 +7,9 @@
  * A generation only goes up. A claim names the generation that it comes from
  * and is granted when the record has that one; the same claim (holder and
  * nonce) gets the same answer again. Who was granted a generation and can't
- * use it returns it: the other host then holds the next one. */
+ * use it returns it: the other host then holds the next one. Protection that
+ * begins anew (REGISTER) or ends (LEAVE) at the holder is a new generation
+ * too, so that no older replica can win any more. */
 #ifndef HEARTBEAT_WITNESS_H
 #define HEARTBEAT_WITNESS_H
 
@@ -21,19 +23,26 @@
 #define WITNESS_VMS_MAX 4096
 #define WITNESS_PIN     32 /* bytes; a host is its pin */
 
+#define WITNESS_NOBODY 2 /* as a holder */
+
 enum witness_op {
-    WITNESS_REGISTER = 1, /* `other` is the backup of my VM from now on */
+    /* The VM runs here and `other` is its backup from now on: the first
+     * record, or generation + 1 when I hold it, or nobody does. */
+    WITNESS_REGISTER = 1,
     WITNESS_CLAIM,   /* generation + 1, when `generation` is the record's */
     WITNESS_RUNNING, /* I hold `generation`, and the VM runs */
     WITNESS_RETURN,  /* I hold `generation`, and can't run it */
     WITNESS_QUERY,
+    WITNESS_LEAVE, /* I hold `generation`, and protection ends: generation + 1
+                    * is nobody's */
 };
 
 struct witness_ask {
     uint32_t op; /* enum witness_op */
     uint8_t vm[16];
     uint64_t generation;        /* the asker's own, for all of them */
-    uint64_t nonce;             /* of its last claim; 0: none */
+    uint64_t nonce;             /* of its last claim or this REGISTER, where it
+                                 * is random and not 0; 0: none */
     uint8_t other[WITNESS_PIN]; /* REGISTER; else zeroes */
 };
 
@@ -49,19 +58,27 @@ enum witness_status {
 struct witness_answer {
     uint32_t status; /* enum witness_status */
     uint64_t generation;
-    bool mine;    /* the asker holds it: by a claim with this nonce, or it was
-                   * handed over or registered */
+    bool mine;    /* the asker holds it: by what it asked with this nonce, or it
+                   * was handed over */
     bool running; /* the holder said so */
 };
 
 struct witness_record {
     uint8_t vm[16];
     uint8_t member[2][WITNESS_PIN];
-    uint8_t holder; /* index of a member */
+    uint8_t holder; /* index of a member, or WITNESS_NOBODY */
     bool running;
     uint64_t generation;
-    uint64_t nonce; /* 0: handed over or registered */
+    uint64_t nonce; /* 0: handed over, or nobody's */
 };
+
+/* What `ask` makes of the record of ask->vm, which is there or not: pure, for
+ * every arbiter that keeps such records. True: *r is new or has changed, and
+ * has to be durable before *out is said. out->status is RECORD, UNKNOWN or
+ * STRANGER. */
+bool witness_apply(struct witness_record *r, bool there,
+                   const uint8_t asker[WITNESS_PIN],
+                   const struct witness_ask *ask, struct witness_answer *out);
 
 struct witness {
     struct witness_record *list;

@@ -198,20 +198,71 @@ static void others_get_nothing(void **s)
     witness_free(&w);
 }
 
+static struct witness_answer register_with(struct witness *w,
+                                           const uint8_t *asker,
+                                           const uint8_t *other, uint64_t nonce)
+{
+    struct witness_ask a = {
+        .op = WITNESS_REGISTER, .vm = {7}, .generation = 1, .nonce = nonce};
+    struct witness_answer out;
+
+    memcpy(a.other, other, WITNESS_PIN);
+    assert_int_equal(witness_ask(w, asker, &a, &out, NULL), 0);
+    return out;
+}
+
 static void the_holder_may_name_another_backup(void **s)
 {
     (void)s;
-    struct witness_ask a = {
-        .op = WITNESS_REGISTER, .vm = {7}, .generation = 1, .other = {3}};
-    struct witness_answer out;
     struct witness w;
 
     registered(&w);
-    assert_record(ask(&w, birch, WITNESS_REGISTER, 1, 0), 1, false, true);
-    assert_int_equal(witness_ask(&w, alder, &a, &out, NULL), 0);
+    assert_record(register_with(&w, birch, alder, 5), 1, false, true);
+    assert_record(register_with(&w, alder, stranger, 6), 2, true, true);
     assert_int_equal(ask(&w, birch, WITNESS_CLAIM, 1, 11).status,
                      WITNESS_STRANGER);
-    assert_record(ask(&w, stranger, WITNESS_CLAIM, 1, 13), 2, true, false);
+    assert_record(ask(&w, stranger, WITNESS_CLAIM, 2, 13), 3, true, false);
+    witness_free(&w);
+}
+
+/* No replica of what was before can win; a lost answer is asked for again. */
+static void to_register_is_a_new_generation(void **s)
+{
+    (void)s;
+    struct witness w;
+
+    registered(&w);
+    assert_record(register_with(&w, alder, birch, 5), 2, true, true);
+    unsigned before = saves;
+    assert_record(register_with(&w, alder, birch, 5), 2, true, true);
+    assert_int_equal(saves, before);
+    again(&w);
+    assert_record(ask(&w, birch, WITNESS_CLAIM, 1, 11), 2, false, true);
+    assert_record(ask(&w, birch, WITNESS_CLAIM, 2, 11), 3, true, false);
+    assert_record(register_with(&w, alder, birch, 6), 3, false, false);
+    witness_free(&w);
+}
+
+static void who_leaves_lets_anybody_register(void **s)
+{
+    (void)s;
+    struct witness w;
+
+    registered(&w);
+    assert_record(ask(&w, birch, WITNESS_LEAVE, 1, 0), 1, false, true);
+    assert_record(ask(&w, alder, WITNESS_LEAVE, 1, 0), 2, false, true);
+    again(&w);
+    /* Again, and claims: it is nobody's. */
+    assert_record(ask(&w, alder, WITNESS_LEAVE, 1, 0), 2, false, true);
+    assert_record(ask(&w, birch, WITNESS_CLAIM, 1, 11), 2, false, true);
+    assert_record(ask(&w, birch, WITNESS_CLAIM, 2, 11), 2, false, true);
+    assert_record(ask(&w, alder, WITNESS_RETURN, 2, 0), 2, false, true);
+    assert_int_equal(ask(&w, stranger, WITNESS_CLAIM, 2, 11).status,
+                     WITNESS_STRANGER);
+    assert_record(register_with(&w, stranger, birch, 5), 3, true, true);
+    assert_int_equal(ask(&w, alder, WITNESS_CLAIM, 3, 11).status,
+                     WITNESS_STRANGER);
+    assert_record(ask(&w, birch, WITNESS_CLAIM, 3, 11), 4, true, false);
     witness_free(&w);
 }
 
@@ -245,6 +296,8 @@ int main(void)
         cmocka_unit_test(a_host_that_knows_more_seals_it),
         cmocka_unit_test(others_get_nothing),
         cmocka_unit_test(the_holder_may_name_another_backup),
+        cmocka_unit_test(to_register_is_a_new_generation),
+        cmocka_unit_test(who_leaves_lets_anybody_register),
         cmocka_unit_test(no_part_of_a_state_is_one),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
