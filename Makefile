@@ -6,7 +6,7 @@ BUILD   ?= build$(if $(SAN),-san)
 CC      ?= gcc
 
 VERSION := 0.1
-LIBS    := common link heartbeat hypervisor checkpoint net-buffer
+LIBS    := common link heartbeat hypervisor checkpoint net-buffer disk-replicate
 PKGS    := libnl-route-3.0 libnl-3.0 libzstd openssl jansson libxxhash
 XENPKGS := xencontrol xenguest xencall xenforeignmemory xenevtchn \
            xendevicemodel xenstore
