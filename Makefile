@@ -29,7 +29,8 @@ ARCHIVES := $(foreach l,$(LIBS),$(BUILD)/$(l).a)
 TOPS    := $(BUILD)/agent.a $(BUILD)/cli.a $(BUILD)/tests/lib.a
 TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
            $(wildcard tests/unit/*_test.c))
-PROGS   := $(BUILD)/understudyd $(BUILD)/understudy $(BUILD)/understudy-xl
+PROGS   := $(addprefix $(BUILD)/,understudyd understudy understudy-xl \
+           understudy-witness)
 SOURCES := $(shell git ls-files '*.c' '*.h' ':!guest/*' 2>/dev/null)
 
 .PHONY: all deps labdeps test test-all sim lint demo lab labprogs fakeprogs install clean \
@@ -58,6 +59,10 @@ $(BUILD)/understudyd: $(BUILD)/agent/understudyd.o $(BUILD)/agent.a $(ARCHIVES)
 $(BUILD)/understudy: $(BUILD)/cli/understudy.o $(BUILD)/cli.a $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,jansson)
+$(BUILD)/understudy-witness: $(BUILD)/heartbeat/understudy-witness.o \
+  $(addprefix $(BUILD)/,heartbeat.a link.a common.a)
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,openssl libxxhash jansson) -lev
 $(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) \
   $(call obj,hypervisor/blueprint.c hypervisor/records.c) $(BUILD)/common.a
 	@echo '  LD      $@'
@@ -115,7 +120,8 @@ lab: labdeps
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy
-	install -m 755 $(BUILD)/understudyd $(DESTDIR)$(PREFIX)/sbin/
+	install -m 755 $(BUILD)/understudyd $(BUILD)/understudy-witness \
+	    $(DESTDIR)$(PREFIX)/sbin/
 	install -m 755 $(BUILD)/understudy $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/understudy-xl \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy/
@@ -123,12 +129,14 @@ install: all
 	    share/man/man8 share/bash-completion/completions lib/systemd/system)
 	pod2man -s 1 -c Understudy -r $(VERSION) docs/understudy.pod \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/understudy.1
-	pod2man -s 8 -c Understudy -r $(VERSION) docs/understudyd.pod \
-	    $(DESTDIR)$(PREFIX)/share/man/man8/understudyd.8
+	for p in understudyd understudy-witness; do \
+	    pod2man -s 8 -c Understudy -r $(VERSION) docs/$$p.pod \
+	    $(DESTDIR)$(PREFIX)/share/man/man8/$$p.8 || exit 1; done
 	install -m 644 cli/completion/understudy \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
-	sed 's|@PREFIX@|$(PREFIX)|' agent/systemd/understudyd.service \
-	    >$(DESTDIR)$(PREFIX)/lib/systemd/system/understudyd.service
+	for p in agent/systemd/understudyd heartbeat/systemd/understudy-witness; do \
+	    sed 's|@PREFIX@|$(PREFIX)|' $$p.service \
+	    >$(DESTDIR)$(PREFIX)/lib/systemd/system/$${p##*/}.service; done
 clean:
 	rm -rf build build-san
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -380,6 +380,11 @@ static void on_arrival(void *arg, const struct wire_preamble *p, int fd,
         vm_arrival(d, p->uuid, fd, from);
         return;
     }
+    if (p->kind != WIRE_HOST) {
+        log_debug("%s takes this host for an arbiter", from);
+        close(fd);
+        return;
+    }
     struct host_session *x = session_new(d, NULL);
     if (link_accept(d->loop, d->tls, fd, WIRE_HOST, on_lookup, d, &callbacks, x,
                     &x->s, &e)) {

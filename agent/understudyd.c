@@ -10,8 +10,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -22,6 +20,7 @@
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "common/notify.h"
 
 static const char usage[] =
     "usage: understudyd [-f] [-c FILE]\n"
@@ -32,25 +31,6 @@ static const char usage[] =
     "  -h, --help         print this\n";
 
 /* --- Start and end ------------------------------------------------------ */
-
-/* sd_notify(3), without its library. */
-static void notify(const char *text)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-
-    if (!path || !path[0] || strlen(path) >= sizeof a.sun_path)
-        return;
-    CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    size_t n = strlen(path);
-    memcpy(a.sun_path, path, n);
-    if (a.sun_path[0] == '@')
-        a.sun_path[0] = '\0';
-    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-    if (fd < 0 || sendto(fd, text, strlen(text), MSG_NOSIGNAL,
-                         (struct sockaddr *)&a, len) < 0)
-        log_warn("notify %s: %m", path);
-}
 
 /* Held as long as the process lives. */
 static int lock_take(struct err *e)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const struct arbiter_ops *const kinds[] = {
+    &arbiter_witness,
     NULL,
 };
 

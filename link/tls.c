@@ -57,6 +57,11 @@ static int verify_refuse(struct link_session *s, const uint8_t pin[PIN_BYTES])
     if (s->server) {
         err_kind(&s->why, ERR_REFUSED, "%s presented an unknown key %s", who,
                  got);
+        if (s->kind == WIRE_ARBITER)
+            err_hint(&s->why,
+                     "if that is a host of yours: understudy-witness pin add "
+                     "NAME %s",
+                     got);
         err_hint(&s->why,
                  "if that is the host you mean: understudy peer add NAME "
                  "--address ADDRESS --pin %s",
@@ -67,6 +72,10 @@ static int verify_refuse(struct link_session *s, const uint8_t pin[PIN_BYTES])
     pin_format(s->peer_pin, want);
     err_kind(&s->why, ERR_REFUSED, "%s presented the key %s, not %s", who, got,
              want);
+    if (s->kind == WIRE_ARBITER)
+        err_hint(&s->why, "if that is your witness: `understudy arbiter set` "
+                          "with the pin that `understudy-witness key` shows "
+                          "there");
     err_hint(&s->why,
              "if %s was installed anew: understudy peer remove %s, then "
              "understudy peer add root@%s",
@@ -200,6 +209,10 @@ static void explain_our_key(struct link_session *s, const char *who,
 
     pin_format(s->tls->pin, pin);
     err_kind(e, ERR_REFUSED, "%s does not know this host's key", who);
+    if (s->kind == WIRE_ARBITER && s->server)
+        err_hint(e, "there: understudy arbiter set, with pin=%s", pin);
+    else if (s->kind == WIRE_ARBITER)
+        err_hint(e, "there: understudy-witness pin add NAME %s", pin);
     err_hint(
         e, "on that host: understudy peer add NAME --address ADDRESS --pin %s",
         pin);
@@ -243,6 +256,8 @@ static void explain_loss(struct link_session *s, const char *who, int error,
     if (s->state == S_HANDSHAKE && (error == 0 || error == ECONNRESET)) {
         err_kind(e, ERR_GONE, "%s closed the connection without an answer",
                  who);
+        if (!s->server && s->kind == WIRE_ARBITER)
+            err_hint(e, "is it understudy-witness that uses this port there?");
         if (!s->server && s->kind == WIRE_VM)
             err_hint(e, "no agent there is the backup of this VM");
         return;

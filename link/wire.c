@@ -10,7 +10,7 @@
 static const char magic[8] = {'U', 'N', 'D', 'R', 'S', 'T', 'D', 'Y'};
 static const uint8_t no_uuid[16];
 
-enum { IN_HOST = 1, IN_VM = 2, IN_BOTH = 3 };
+enum { IN_HOST = 1, IN_VM = 2, IN_ARBITER = 4, IN_ALL = 7 };
 
 static const struct type_info {
     uint32_t type;
@@ -18,10 +18,10 @@ static const struct type_info {
     unsigned where;
     uint32_t max;
 } types[] = {
-    {WIRE_HELLO, "HELLO", IN_BOTH, WIRE_CONTROL_MAX},
-    {WIRE_BEAT, "BEAT", IN_BOTH, WIRE_CONTROL_MAX},
-    {WIRE_REFUSE, "REFUSE", IN_BOTH, WIRE_CONTROL_MAX},
-    {WIRE_BYE, "BYE", IN_BOTH, WIRE_CONTROL_MAX},
+    {WIRE_HELLO, "HELLO", IN_ALL, WIRE_CONTROL_MAX},
+    {WIRE_BEAT, "BEAT", IN_ALL, WIRE_CONTROL_MAX},
+    {WIRE_REFUSE, "REFUSE", IN_ALL, WIRE_CONTROL_MAX},
+    {WIRE_BYE, "BYE", IN_ALL, WIRE_CONTROL_MAX},
     {WIRE_REQUEST, "REQUEST", IN_HOST, WIRE_JSON_MAX + 4},
     {WIRE_REPLY, "REPLY", IN_HOST, WIRE_JSON_MAX + 4},
     {WIRE_BLUEPRINT, "BLUEPRINT", IN_VM, WIRE_BULK_CHUNK + 64},
@@ -30,6 +30,9 @@ static const struct type_info {
     {WIRE_DISCARDED, "DISCARDED", IN_VM, WIRE_CONTROL_MAX},
     {WIRE_STOP, "STOP", IN_VM, WIRE_CONTROL_MAX},
     {WIRE_STOPPED, "STOPPED", IN_VM, WIRE_CONTROL_MAX},
+    {WIRE_ASK, "ASK", IN_ARBITER, WIRE_CONTROL_MAX},
+    {WIRE_ANSWER, "ANSWER", IN_ARBITER, WIRE_CONTROL_MAX},
+    {WIRE_SEAL, "SEAL", IN_ARBITER, WIRE_CONTROL_MAX},
     {WIRE_PAGES, "PAGES", IN_VM, WIRE_PAYLOAD_MAX},
     {WIRE_STATE, "STATE", IN_VM, WIRE_PAYLOAD_MAX},
     {WIRE_COMMIT, "COMMIT", IN_VM, 64u << 10},
@@ -53,9 +56,11 @@ const char *wire_type_name(uint32_t type)
 
 bool wire_type_legal(enum wire_kind kind, uint32_t type)
 {
+    static const unsigned in[] = {
+        [WIRE_HOST] = IN_HOST, [WIRE_VM] = IN_VM, [WIRE_ARBITER] = IN_ARBITER};
     const struct type_info *t = type_find(type);
 
-    return t && (t->where & (kind == WIRE_HOST ? IN_HOST : IN_VM));
+    return t && (t->where & in[kind]);
 }
 
 uint32_t wire_type_max(uint32_t type)
@@ -88,8 +93,8 @@ int wire_preamble_get(struct wire_preamble *p, const uint8_t in[WIRE_PREAMBLE],
     p->kind = (uint16_t)(get_le32(in + 8) >> 16);
     memcpy(p->uuid, in + 16, 16);
     bool zero = !memcmp(p->uuid, no_uuid, 16);
-    if (get_le32(in + 12) != 0 ||
-        !((p->kind == WIRE_HOST && zero) || (p->kind == WIRE_VM && !zero)))
+    bool known = p->kind >= WIRE_HOST && p->kind <= WIRE_ARBITER;
+    if (get_le32(in + 12) != 0 || !known || zero != (p->kind != WIRE_VM))
         return err_set(e, "the connection's preamble is malformed");
     return 0;
 }
@@ -172,10 +177,10 @@ void hello_put(struct buf *b, const struct wire_hello *h)
 
 static bool hello_fits(const struct wire_hello *h, uint16_t flags)
 {
-    bool host = h->kind == WIRE_HOST;
+    bool host = h->kind != WIRE_VM;
     bool zero = !memcmp(h->uuid, no_uuid, 16);
 
-    if (!host && h->kind != WIRE_VM)
+    if (h->kind < WIRE_HOST || h->kind > WIRE_ARBITER)
         return false;
     if (h->role > WIRE_BACKUP || host != (h->role == WIRE_ROLE_HOST) ||
         host != zero)
@@ -285,6 +290,74 @@ int call_get(struct wire_call *c, const void *p, size_t n, struct err *e)
     if (r.bad || c->len > WIRE_JSON_MAX)
         return err_set(e, "the peer sent a malformed REQUEST or REPLY record");
     return 0;
+}
+
+void ask_put(struct buf *b, const struct wire_ask *w)
+{
+    buf_u32(b, w->id);
+    buf_u32(b, w->op);
+    buf_put(b, w->vm, sizeof w->vm);
+    buf_u64(b, w->generation);
+    buf_u64(b, w->nonce);
+    buf_put(b, w->other, sizeof w->other);
+}
+
+int ask_get(struct wire_ask *w, const void *p, size_t n, struct err *e)
+{
+    struct reader r = reader_of(p, n);
+
+    w->id = read_u32(&r);
+    w->op = read_u32(&r);
+    read_id(&r, w->vm);
+    w->generation = read_u64(&r);
+    w->nonce = read_u64(&r);
+    const uint8_t *other = read_bytes(&r, sizeof w->other);
+    if (!reader_done(&r) || w->op < 1 || w->op > 6 ||
+        w->generation > INT64_MAX || !memcmp(w->vm, no_uuid, 16))
+        return malformed(WIRE_ASK, e);
+    memcpy(w->other, other, sizeof w->other);
+    return 0;
+}
+
+void answer_put(struct buf *b, const struct wire_answer *w)
+{
+    buf_u32(b, w->id);
+    buf_u32(b, w->status);
+    buf_u64(b, w->generation);
+    buf_u8(b, w->mine);
+    buf_u8(b, w->running);
+}
+
+int answer_get(struct wire_answer *w, const void *p, size_t n, struct err *e)
+{
+    struct reader r = reader_of(p, n);
+
+    w->id = read_u32(&r);
+    w->status = read_u32(&r);
+    w->generation = read_u64(&r);
+    uint8_t mine = read_u8(&r), running = read_u8(&r);
+    w->mine = mine;
+    w->running = running;
+    if (!reader_done(&r) || w->status < 1 || w->status > 5 || mine > 1 ||
+        running > 1 || w->generation > INT64_MAX)
+        return malformed(WIRE_ANSWER, e);
+    return 0;
+}
+
+void seal_put(struct buf *b, const struct wire_seal *w)
+{
+    buf_u8(b, w->sealed);
+    put_text(b, w->why, sizeof w->why);
+}
+
+int seal_get(struct wire_seal *w, const void *p, size_t n, struct err *e)
+{
+    struct reader r = reader_of(p, n);
+    uint8_t sealed = read_u8(&r);
+
+    w->sealed = sealed;
+    read_text(&r, w->why, sizeof w->why);
+    return reader_done(&r) && sealed <= 1 ? 0 : malformed(WIRE_SEAL, e);
 }
 
 void blueprint_put(struct buf *b, const struct wire_blueprint *w)

@@ -22,6 +22,7 @@
 /* The preamble's own: nothing can be answered to one of another version. */
 #define WIRE_PREAMBLE_VERSION 1
 #define WIRE_PORT             7788
+#define WIRE_WITNESS_PORT     7789
 #define WIRE_PREAMBLE         32 /* bytes */
 #define WIRE_HEADER           16 /* bytes in front of every payload */
 #define WIRE_PAYLOAD_MAX      (8u << 20)
@@ -35,11 +36,12 @@
 #define WIRE_BLUEPRINT_MAX (64u << 20)
 #define WIRE_NAME_MAX      64 /* with the NUL, as in every char array below */
 
-enum wire_kind { WIRE_HOST = 1, WIRE_VM = 2 };
+enum wire_kind { WIRE_HOST = 1, WIRE_VM = 2, WIRE_ARBITER = 3 };
 enum wire_role { WIRE_ROLE_HOST = 0, WIRE_PRIMARY = 1, WIRE_BACKUP = 2 };
 
-/* Record types. Host sessions carry HELLO, BEAT, REFUSE, REQUEST, REPLY, BYE;
- * VM sessions all but REQUEST and REPLY. An unknown type is a violation. */
+/* Record types. All sessions carry HELLO, BEAT, REFUSE, BYE; host sessions
+ * REQUEST and REPLY, arbiter sessions ASK, ANSWER and SEAL, VM sessions the
+ * others. An unknown type is a violation. */
 enum wire_type {
     WIRE_HELLO = 1,
     WIRE_BEAT = 2,
@@ -53,6 +55,9 @@ enum wire_type {
     WIRE_DISCARDED = 35,
     WIRE_STOP = 36,
     WIRE_STOPPED = 37,
+    WIRE_ASK = 48,
+    WIRE_ANSWER = 49,
+    WIRE_SEAL = 50,
     WIRE_PAGES = 64, /* 64..67: payloads in docs/epoch-format.md */
     WIRE_STATE = 65,
     WIRE_COMMIT = 66,
@@ -70,7 +75,7 @@ uint32_t wire_type_max(uint32_t type);
 struct wire_preamble {
     uint16_t version; /* WIRE_PREAMBLE_VERSION */
     uint16_t kind;    /* enum wire_kind */
-    uint8_t uuid[16]; /* the VM; zeroes for kind host */
+    uint8_t uuid[16]; /* kind VM: the VM; else zeroes */
 };
 void wire_preamble_put(const struct wire_preamble *p,
                        uint8_t out[WIRE_PREAMBLE]);
@@ -100,7 +105,7 @@ struct wire_hello {
     uint16_t role;     /* enum wire_role */
     bool has_replica;  /* backup: a whole replica of `committed` is held */
     bool running;      /* the VM runs here with its output released */
-    uint8_t uuid[16];  /* zeroes for kind host */
+    uint8_t uuid[16];  /* kind VM; else zeroes */
     uint8_t incarnation[16]; /* of the VM's run; zeroes: none yet */
     uint64_t generation;
     uint64_t committed;       /* last committed epoch; 0: none */
@@ -142,6 +147,39 @@ struct wire_call {
 };
 void call_put(struct buf *b, const struct wire_call *c);
 int call_get(struct wire_call *c, const void *p, size_t n, struct err *e);
+
+/* --- Arbiter sessions --------------------------------------------------- */
+
+/* A question of a host to the witness; heartbeat/witness.h says what the
+ * fields mean and what it does. */
+struct wire_ask {
+    uint32_t id; /* chosen by who asks */
+    uint32_t op; /* enum witness_op, 1..6 */
+    uint8_t vm[16];
+    uint64_t generation; /* less than 2^63 */
+    uint64_t nonce;
+    uint8_t other[32]; /* REGISTER: the backup's pin; else zeroes */
+};
+void ask_put(struct buf *b, const struct wire_ask *w);
+int ask_get(struct wire_ask *w, const void *p, size_t n, struct err *e);
+
+struct wire_answer {
+    uint32_t id;
+    uint32_t status; /* enum witness_status, 1..5 */
+    uint64_t generation;
+    bool mine, running;
+};
+void answer_put(struct buf *b, const struct wire_answer *w);
+int answer_get(struct wire_answer *w, const void *p, size_t n, struct err *e);
+
+/* Whether the witness is sealed, and why: behind its HELLO, and whenever that
+ * changes. */
+struct wire_seal {
+    bool sealed;
+    char why[256];
+};
+void seal_put(struct buf *b, const struct wire_seal *w);
+int seal_get(struct wire_seal *w, const void *p, size_t n, struct err *e);
 
 /* --- VM sessions ------------------------------------------------------- */
 

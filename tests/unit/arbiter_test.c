@@ -38,6 +38,43 @@ static void what_is_no_arbiter_is_named(void **s)
     assert_int_equal(arbiter_find(line, &ops, NULL), -1);
 }
 
+#define PIN "5cc48851db60391622e089f614dc8e21737b3887f1861c4ce57cc07f3ff848b7"
+
+static void a_witness_is_its_key(void **s)
+{
+    (void)s;
+    static const char *const good[] = {"witness:w.example.org pin=" PIN,
+                                       "witness:10.0.0.1:77  pin=" PIN,
+                                       "witness:[fd00::1]:77 pin=" PIN};
+    static const char *const bad[] = {"witness:",
+                                      "witness:w pin=12",
+                                      "witness:w pin=" PIN " x",
+                                      "witness:w",
+                                      "witness:w:0 pin=" PIN,
+                                      "witness: pin=" PIN,
+                                      "witness pin=" PIN,
+                                      "witness:fd00::1 pin=" PIN};
+    const struct arbiter_ops *ops;
+
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(arbiter_find(good[i], &ops, NULL), 0);
+        assert_string_equal(ops->kind, "witness");
+        assert_true(arbiter_same(good[0], good[i]));
+        assert_false(arbiter_same(good[i], "none"));
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct err e = ERR_INIT;
+        assert_int_equal(arbiter_find(bad[i], &ops, &e), -1);
+        assert_int_equal(e.kind, ERR_USAGE);
+        assert_true(strstr(e.hint, "witness:HOST:PORT pin=PIN") ||
+                    strstr(e.hint, "in brackets"));
+    }
+    assert_false(arbiter_same(good[0], "witness:w pin=00" PIN));
+    char other[] = "witness:w.example.org pin=" PIN;
+    other[sizeof other - 2] = 'a';
+    assert_false(arbiter_same(good[0], other));
+}
+
 static void a_request_of_the_lease_is_asked(void **s)
 {
     (void)s;
@@ -76,6 +113,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(none_is_the_absence_of_one),
         cmocka_unit_test(what_is_no_arbiter_is_named),
+        cmocka_unit_test(a_witness_is_its_key),
         cmocka_unit_test(a_request_of_the_lease_is_asked),
         cmocka_unit_test(only_a_record_is_an_answer),
     };
