@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Receiving and deciding epochs of disk writes; see journal.h. Called by the
+ * replica's block server on one thread, and by tests. */
+#include "disk-replicate/journal_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int journal_broken(struct journal *j)
+{
+    j->broken = true;
+    return -1;
+}
+
+static int usable(const struct journal *j, struct err *e)
+{
+    if (j->broken)
+        return err_set(e, "the journal has failed before");
+    if (j->retired)
+        return err_kind(e, ERR_REFUSED, "the journal is retired");
+    return 0;
+}
+
+int journal_slot_write(struct journal *j, struct err *e)
+{
+    struct buf b = {0};
+
+    j->slot.serial++;
+    slot_put(&b, &j->slot);
+    int rc = j->c.log->ops->write(j->c.log, j->slot.serial % 2 * 4096, b.data,
+                                  b.len, e);
+    buf_free(&b);
+    return rc ? journal_broken(j) : 0;
+}
+
+int journal_log_sync(struct journal *j, struct err *e)
+{
+    if (j->c.log->ops->sync(j->c.log, e))
+        return journal_broken(j);
+    j->free += j->released;
+    j->released = 0;
+    return 0;
+}
+
+/* --- Appending ------------------------------------------------------------ */
+
+/* Bytes that a record takes at the head, with the pad before it. */
+static uint64_t record_cost(const struct journal *j, uint64_t size)
+{
+    uint64_t to_end = j->c.log_bytes - j->head.offset;
+
+    return size > to_end ? size + to_end : size;
+}
+
+static int record_write(struct journal *j, const struct record *r,
+                        uint64_t takes, struct err *e)
+{
+    size_t size = record_put(j->record, r);
+
+    if (j->c.log->ops->write(j->c.log, j->head.offset, j->record, size, e)) {
+        err_add(e, "journal");
+        return journal_broken(j);
+    }
+    j->head.offset += takes;
+    j->head.number++;
+    j->free -= takes;
+    j->undecided += takes;
+    return 0;
+}
+
+/* There is room. */
+static int append(struct journal *j, enum record_kind kind, const void *payload,
+                  uint32_t len, struct err *e)
+{
+    uint64_t size = record_size(len);
+    uint64_t to_end = j->c.log_bytes - j->head.offset;
+    struct record r = {.kind = RECORD_PAD,
+                       .salt = j->slot.salt,
+                       .number = j->head.number,
+                       .epoch = j->incoming.epoch};
+
+    if (size > to_end) {
+        if (to_end && record_write(j, &r, to_end, e))
+            return -1;
+        j->head.offset = JOURNAL_START;
+    }
+    r.kind = kind;
+    r.number = j->head.number;
+    r.length = len;
+    r.payload = payload;
+    return record_write(j, &r, size, e);
+}
+
+/* A commit record always has its place kept: it is as small as a pad, so it
+ * fits where anything fits. */
+enum journal_room journal_room(const struct journal *j, size_t payload_bytes)
+{
+    if (payload_bytes > EXTENTS_BYTES_MAX)
+        return JOURNAL_NEVER;
+    uint64_t cost = record_cost(j, record_size((uint32_t)payload_bytes));
+    if (cost + SECTOR <= j->free)
+        return JOURNAL_FITS;
+    if (j->released || j->committed > j->slot.applied)
+        return JOURNAL_FULL;
+    return JOURNAL_NEVER;
+}
+
+int journal_receive(struct journal *j, const void *payload, size_t len,
+                    struct err *e)
+{
+    struct extents x;
+
+    if (usable(j, e))
+        return -1;
+    if (j->prepared)
+        return err_set(e, "disk writes, and epoch %lu is not decided",
+                       j->committed + 1);
+    if (journal_room(j, len) != JOURNAL_FITS)
+        return err_kind(e, ERR_REFUSED, "no room in the journal");
+    if (pieces_add(&j->incoming, payload, len, j->c.image_bytes / SECTOR, &x,
+                   e))
+        return -1;
+    return append(j, RECORD_DATA, payload, (uint32_t)len, e);
+}
+
+static int totals_check(const struct journal *j, const struct commit *c,
+                        uint64_t epoch, struct err *e)
+{
+    if (j->prepared || epoch != j->committed + 1)
+        return err_set(e, "disks of epoch %lu, expected %lu", epoch,
+                       j->committed + 1);
+    if (!pieces_are(&j->incoming, c))
+        return err_set(e,
+                       "disks of epoch %lu: %u pieces, %lu bytes came; "
+                       "said were %u, %lu, or the digest is wrong",
+                       epoch, j->incoming.count, j->incoming.bytes, c->pieces,
+                       c->bytes);
+    return 0;
+}
+
+int journal_prepare(struct journal *j, const struct journal_totals *t,
+                    uint64_t wall_ms, bool durable, struct err *e)
+{
+    struct commit c = {t->pieces, t->bytes, t->digest, wall_ms};
+    uint8_t payload[COMMIT_PAYLOAD];
+
+    if (usable(j, e) || totals_check(j, &c, t->epoch, e))
+        return -1;
+    if (j->free < SECTOR)
+        return err_kind(e, ERR_REFUSED, "no room in the journal");
+    commit_put(payload, &c);
+    if (append(j, RECORD_COMMIT, payload, sizeof payload, e) ||
+        (durable && journal_log_sync(j, e)))
+        return -1;
+    j->prepared = true;
+    j->prepared_wall_ms = wall_ms;
+    return 0;
+}
+
+void journal_decide(struct journal *j)
+{
+    if (!j->prepared)
+        abort();
+    j->prepared = false;
+    j->committed++;
+    j->committed_wall_ms = j->prepared_wall_ms;
+    j->decided = j->head;
+    j->undecided = 0;
+    pieces_begin(&j->incoming, j->committed + 1);
+}
+
+void journal_drop(struct journal *j)
+{
+    j->prepared = false;
+    j->head = j->decided;
+    j->free += j->undecided;
+    j->undecided = 0;
+    pieces_begin(&j->incoming, j->committed + 1);
+}
+
+/* What was prepared and dropped may be whole behind the tail: another salt
+ * makes it nothing. */
+int journal_retire(struct journal *j, struct err *e)
+{
+    bool done = false;
+
+    if (usable(j, e))
+        return -1;
+    journal_drop(j);
+    while (!done)
+        if (journal_apply(j, &done, e))
+            return -1;
+    j->slot.salt++;
+    j->slot.tail = j->head;
+    if (journal_slot_write(j, e) || journal_log_sync(j, e))
+        return -1;
+    j->retired = true;
+    return 0;
+}
+
+struct journal_status journal_status(const struct journal *j)
+{
+    uint64_t ring = j->c.log_bytes - JOURNAL_START;
+
+    return (struct journal_status){
+        .applied = j->slot.applied,
+        .committed = j->committed,
+        .wall_ms = j->committed_wall_ms,
+        .bytes = ring,
+        .used = ring - j->free,
+        .prepared = j->prepared,
+        .broken = j->broken,
+    };
+}
+
+/* --- Life ----------------------------------------------------------------- */
+
+static int config_check(const struct journal_config *c, struct err *e)
+{
+    if (c->log_bytes < JOURNAL_MIN || c->log_bytes % SECTOR ||
+        !c->image_bytes || c->image_bytes % SECTOR)
+        return err_kind(e, ERR_USAGE,
+                        "a journal of %lu bytes for an image of %lu",
+                        c->log_bytes, c->image_bytes);
+    return 0;
+}
+
+int journal_format(const struct journal_config *c, uint64_t salt,
+                   uint64_t epoch, uint64_t wall_ms, struct err *e)
+{
+    uint8_t none[SLOT_BYTES] = {0};
+    struct journal j = {.c = *c};
+
+    if (config_check(c, e))
+        return -1;
+    memcpy(j.slot.id, c->id, sizeof j.slot.id);
+    j.slot.salt = salt;
+    j.slot.log_bytes = c->log_bytes;
+    j.slot.image_bytes = c->image_bytes;
+    j.slot.applied = j.slot.applying = epoch;
+    j.slot.wall_ms = wall_ms;
+    j.slot.tail = (struct place){JOURNAL_START, 1};
+    /* Neither slot of an older journal may win, whenever the power goes. */
+    if (c->log->ops->write(c->log, 0, none, sizeof none, e) ||
+        c->log->ops->write(c->log, 4096, none, sizeof none, e) ||
+        c->log->ops->sync(c->log, e) || journal_slot_write(&j, e))
+        return -1;
+    return c->log->ops->sync(c->log, e);
+}
+
+static int slots_read(struct journal *j, struct err *e)
+{
+    uint8_t p[SLOT_BYTES];
+    struct slot s;
+    bool any = false;
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (j->c.log->ops->read(j->c.log, i * 4096u, p, sizeof p, e))
+            return -1;
+        if (!slot_get(p, &s) || (any && s.serial < j->slot.serial))
+            continue;
+        j->slot = s;
+        any = true;
+    }
+    if (!any)
+        return err_kind(e, ERR_GONE, "there is no journal in %s",
+                        j->c.log->name);
+    if (memcmp(j->slot.id, j->c.id, sizeof j->c.id) != 0 ||
+        j->slot.log_bytes != j->c.log_bytes ||
+        j->slot.image_bytes != j->c.image_bytes)
+        return err_kind(e, ERR_REFUSED, "%s is the journal of another image",
+                        j->c.log->name);
+    return 0;
+}
+
+int journal_open(struct journal **out, const struct journal_config *c,
+                 struct err *e)
+{
+    struct journal *j = NULL;
+
+    if (config_check(c, e))
+        return -1;
+    j = calloc(1, sizeof *j);
+    if (!j)
+        return err_sys(e, "journal");
+    j->c = *c;
+    j->record = malloc(RECORD_BYTES);
+    j->incoming.hash = XXH3_createState();
+    if (!j->record || !j->incoming.hash) {
+        journal_close(j);
+        return err_set(e, "no memory for a journal");
+    }
+    if (slots_read(j, e) || journal_recover(j, e)) {
+        journal_close(j);
+        return -1;
+    }
+    *out = j;
+    return 0;
+}
+
+void journal_close(struct journal *j)
+{
+    if (!j)
+        return;
+    XXH3_freeState(j->incoming.hash);
+    free(j->record);
+    free(j);
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Inside of the journal, shared by journal.c (receiving, deciding),
+ * journal_apply.c (into the image, recovery) and journal_format.c (bytes). */
+#ifndef DISK_REPLICATE_JOURNAL_PRIVATE_H
+#define DISK_REPLICATE_JOURNAL_PRIVATE_H
+
+#include <xxhash.h>
+
+#include "disk-replicate/journal.h"
+
+#define RECORD_HEAD    56u
+#define RECORD_BYTES   (RECORD_HEAD + EXTENTS_BYTES_MAX + SECTOR)
+#define COMMIT_PAYLOAD 32u
+#define SLOT_BYTES     512u
+
+enum record_kind { RECORD_DATA = 1, RECORD_COMMIT, RECORD_PAD };
+
+/* A place in the ring: where, and the number of the record there. */
+struct place {
+    uint64_t offset, number;
+};
+
+struct slot {
+    uint8_t id[JOURNAL_ID];
+    uint64_t salt, log_bytes, image_bytes, serial;
+    uint64_t applied, wall_ms, applying;
+    struct place tail;
+};
+
+struct record {
+    enum record_kind kind;
+    uint64_t salt, number, epoch;
+    uint32_t length;
+    uint64_t sum;
+    const uint8_t *payload; /* in the caller's buffer */
+};
+
+struct commit {
+    uint32_t pieces;
+    uint64_t bytes, digest, wall_ms;
+};
+
+/* The pieces of one epoch, as far as they have come. */
+struct pieces {
+    uint64_t epoch, next_sector, bytes;
+    uint32_t count;
+    XXH3_state_t *hash;
+};
+
+enum apply_state { APPLY_IDLE, APPLY_RECORDS, APPLY_SYNC };
+
+struct journal {
+    struct journal_config c;
+    struct slot slot; /* as it was written last */
+    bool broken, retired;
+    uint8_t *record; /* RECORD_BYTES */
+
+    struct pieces incoming;
+    uint64_t committed, committed_wall_ms;
+    bool prepared;
+    uint64_t prepared_wall_ms;
+    struct place head;    /* the next record */
+    struct place decided; /* behind the committed epoch */
+    uint64_t free;        /* bytes of the ring that may be written */
+    uint64_t undecided;   /* bytes between `decided` and `head` */
+
+    enum apply_state apply;
+    struct place at; /* of the record to apply next */
+    uint64_t target, target_wall_ms;
+    uint64_t passed;   /* bytes from the slot's tail to `at` */
+    uint64_t released; /* free once the slot as written is synced */
+};
+
+/* journal_format.c */
+void slot_put(struct buf *b, const struct slot *s);
+bool slot_get(const uint8_t *p, struct slot *s); /* SLOT_BYTES */
+/* The whole record, padded to a multiple of 512, into out[RECORD_BYTES];
+ * its size. */
+size_t record_put(uint8_t *out, const struct record *r);
+/* The head only; false: no record of ours. */
+bool record_get(const uint8_t *p, struct record *r);
+uint64_t record_size(uint32_t length);
+void commit_put(uint8_t out[COMMIT_PAYLOAD], const struct commit *c);
+bool commit_get(const struct record *r, struct commit *c);
+void pieces_begin(struct pieces *p, uint64_t epoch);
+/* Check a payload and count it. */
+int pieces_add(struct pieces *p, const void *payload, size_t len,
+               uint64_t sectors, struct extents *x, struct err *e);
+bool pieces_are(const struct pieces *p, const struct commit *c);
+
+/* journal.c */
+int journal_broken(struct journal *j); /* returns -1 */
+/* Write j->slot with the next serial. */
+int journal_slot_write(struct journal *j, struct err *e);
+/* Sync the log; what was released becomes free. */
+int journal_log_sync(struct journal *j, struct err *e);
+
+/* journal_apply.c: find the whole epochs behind the slot's tail, apply them. */
+int journal_recover(struct journal *j, struct err *e);
+
+#endif
