@@ -156,10 +156,13 @@ static void on_synced(struct primary *p, const struct engine_event *ev)
                 (unsigned long long)ev->epoch, p->a->rec.peer);
 }
 
-/* The replica is of no more use. The backup has to give it up before output
- * may flow again; without a session, the lease decides after its timeout. */
+/* The replica is of no more use, and nobody shall read Protected from here on.
+ * The backup has to give it up before output may flow again; without a session,
+ * the lease decides after its timeout. */
 static void on_void(struct primary *p, const struct err *why)
 {
+    if (p->a->state.now == VM_PROTECTED)
+        agent_state(p->a, VM_DEGRADED, "the replica is void: %s", why->text);
     agent_event(p->a, "void", "the replica is void: %s", why->text);
     p->voided = true;
     p->failure = *why;
