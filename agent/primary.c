@@ -485,6 +485,7 @@ static int primary_start(struct agent *a, struct err *e)
     j->p = p;
     j->domid = d.domid;
     snprintf(j->flag, sizeof j->flag, "%s", path_flag(a->rec.uuid).s);
+    primary_phase(p, PH_RECOVER);
     job_start(a->loop, recover_run, recover_done, j);
     return 0;
 }
