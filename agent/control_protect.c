@@ -243,9 +243,10 @@ static int already_check(const struct protect *p, struct err *e)
     const struct vm *vm = vm_find_uuid(p->d, p->rec.uuid);
 
     for (const struct protect *q = all; q; q = q->next) {
-        if (q != p && q->claimed && !strcmp(q->rec.uuid, p->rec.uuid))
-            return err_kind(e, ERR_REFUSED, "%s is being protected already",
-                            p->rec.name);
+        if (q == p || !q->claimed || strcmp(q->rec.uuid, p->rec.uuid) != 0)
+            continue;
+        err_kind(e, ERR_REFUSED, "%s is being protected already", q->rec.name);
+        return err_hint(e, "understudy status %s", q->rec.name);
     }
     if (!vm || may_turn(vm, p->rec.peer))
         return 0;
@@ -304,6 +305,7 @@ static void inspect_done(void *arg, int rc, const struct err *why)
         protect_end(p, why);
     } else if (is_replica(p->rec.name)) {
         err_kind(&e, ERR_REFUSED, "%s is a replica", p->rec.name);
+        err_hint(&e, "protect the VM itself, on the host that runs it");
         protect_end(p, &e);
     } else if (already_check(p, &e)) {
         protect_end(p, &e);
@@ -360,11 +362,12 @@ static int request_read(struct protect *p, struct err *e)
         err_kind(e, ERR_GONE, "%.64s is no peer of this host", peer);
         return err_hint(e, "understudy peer add root@%.64s", peer);
     }
-    if (p->d->vm_count >= p->d->cfg.max_vms && !vm_find(p->d, name))
-        return err_kind(e, ERR_REFUSED,
-                        "%u VMs are protected here already "
-                        "(max_vms)",
-                        p->d->vm_count);
+    if (p->d->vm_count >= p->d->cfg.max_vms && !vm_find(p->d, name)) {
+        err_kind(e, ERR_REFUSED, "%u VMs are protected here already (max_vms)",
+                 p->d->vm_count);
+        return err_hint(e, "raise max_vms in understudyd.conf, or unprotect "
+                           "one of them");
+    }
     snprintf(p->vm_name, sizeof p->vm_name, "%s", name);
     snprintf(p->rec.peer, sizeof p->rec.peer, "%s", peer);
     snprintf(p->rec.arbiter, sizeof p->rec.arbiter, "none");

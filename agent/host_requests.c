@@ -102,6 +102,7 @@ static void prepare_create(struct prepare *p)
     if (p->d->vm_count >= p->d->cfg.max_vms) {
         err_kind(&e, ERR_REFUSED, "%s has %u VMs already (max_vms)", p->d->name,
                  p->d->vm_count);
+        err_hint(&e, "raise max_vms in %s's understudyd.conf", p->d->name);
         prepare_end(p, &e);
         return;
     }

@@ -96,7 +96,8 @@ static int dom_find(struct hv *hv, const char *name, const uint8_t *uuid,
                        is_replica(out->name) == replica)
             return 0;
     }
-    return err_kind(e, ERR_GONE, "there is no domain %s", name ? name : "so");
+    err_kind(e, ERR_GONE, "there is no domain %s", name ? name : "so");
+    return err_hint(e, "`guest list` shows the domains");
 }
 
 static int op_info(struct hv *hv, uint32_t domid, struct hv_domain *out,

@@ -59,19 +59,20 @@ static int name_check(const char *name, struct err *e)
 {
     size_t max = sizeof((struct hv_domain *)0)->name - sizeof HV_REPLICA_TAG;
 
+    if (strstr(name, HV_REPLICA_TAG)) {
+        err_kind(e, ERR_REFUSED, "%s is a replica, not a VM", name);
+        return err_hint(e, "protect the VM itself, on the host that runs it");
+    }
     if (!*name)
-        return err_kind(e, ERR_REFUSED,
-                        "the domain has no name, or one of "
-                        "more than %zu characters",
-                        max);
-    if (strlen(name) > max)
-        return err_kind(e, ERR_REFUSED,
-                        "the name %s is longer than %zu "
-                        "characters",
-                        name, max);
-    if (strstr(name, HV_REPLICA_TAG))
-        return err_kind(e, ERR_REFUSED, "%s is a replica, not a VM", name);
-    return 0;
+        err_kind(e, ERR_REFUSED,
+                 "the domain has no name, or one of more than %zu characters",
+                 max);
+    else if (strlen(name) > max)
+        err_kind(e, ERR_REFUSED, "the name %s is longer than %zu characters",
+                 name, max);
+    else
+        return 0;
+    return err_hint(e, "`xl rename` gives a VM another name");
 }
 
 static int state_check(const struct hv_domain *d, struct err *e)

@@ -51,9 +51,13 @@ int xen_vifs(struct hv *hv, uint32_t domid, char names[][16], int *n,
     CLEANUP_FREE char **dir = xs_directory(x->xs, XBT_NULL, path, &count);
     if (!dir)
         return errno == ENOENT ? 0 : err_sys(e, "read xenstore's %s", path);
-    if (count > HV_MAX_VIFS)
-        return err_kind(e, ERR_REFUSED, "%u network interfaces, at most %u",
-                        count, HV_MAX_VIFS);
+    if (count > HV_MAX_VIFS) {
+        err_kind(e, ERR_REFUSED,
+                 "the VM has %u network interfaces, at most %u can be "
+                 "protected",
+                 count, HV_MAX_VIFS);
+        return err_hint(e, "take some out with `xl network-detach`");
+    }
     for (unsigned i = 0; i < count; i++)
         devids[i] = atoi(dir[i]);
     qsort(devids, count, sizeof devids[0], by_number);

@@ -97,12 +97,12 @@ static int nic_check(const libxl_device_nic *n, struct err *e)
                  n->devid, n->script);
         return err_hint(e, "put the script into " SCRIPTS " on both hosts");
     }
-    if (n->bridge && !is_plain(n->bridge))
-        return err_kind(e, ERR_REFUSED,
-                        "network interface %d has a bridge "
-                        "with an impossible name, %s",
-                        n->devid, n->bridge);
-    return 0;
+    if (!n->bridge || is_plain(n->bridge))
+        return 0;
+    err_kind(e, ERR_REFUSED,
+             "network interface %d has a bridge with an impossible name, %s",
+             n->devid, n->bridge);
+    return err_hint(e, "correct bridge= in the VM's configuration");
 }
 
 static int nics_check(const libxl_domain_config *c, struct err *e)

@@ -12,6 +12,8 @@ refused() { # STATUS TEXT HOST ARGUMENT...
     say "$1# understudy ${*:2}" && say "$out"
     [ $rc = "$want" ] || fail "exit status $rc, not $want"
     grep -q -- "$text" <<<"$out" || fail "does not say '$text'"
+    grep -q 'what to do:\|understudy .*--help' <<<"$out" ||
+        fail "says nothing of what to do"
 }
 refused 1 'no domain nobody' alder protect nobody birch --arbiter none
 refused 1 'cedar is no peer' alder protect web cedar --arbiter none
