@@ -224,8 +224,13 @@ int xen_find(struct hv *hv, const char *name, struct hv_domain *d,
             continue;
         return domain_fill(x, &list[i], d, e);
     }
-    if (is_number(name) && atoi(name) > 0)
-        return xen_info(hv, (uint32_t)atoi(name), d, e);
+    if (is_number(name) && atoi(name) > 0) {
+        if (!xen_info(hv, (uint32_t)atoi(name), d, e))
+            return 0;
+        if (e && e->kind != ERR_GONE)
+            return -1;
+        err_clear(e);
+    }
     err_kind(e, ERR_GONE, "there is no domain \"%s\" on this host", name);
     return err_hint(e, "`xl list` shows the domains");
 }
