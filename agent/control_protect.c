@@ -358,6 +358,10 @@ static int request_read(struct protect *p, struct err *e)
         return err_kind(e, ERR_USAGE,
                         "the interval is 1 to 60000 ms, the "
                         "timeout 100 to 600000 ms");
+    if (!strcmp(peer, p->d->name)) {
+        err_kind(e, ERR_REFUSED, "%.64s is this very host", peer);
+        return err_hint(e, "name another one: `understudy peer list`");
+    }
     if (!host_find(p->d, peer)) {
         err_kind(e, ERR_GONE, "%.64s is no peer of this host", peer);
         return err_hint(e, "understudy peer add root@%.64s", peer);

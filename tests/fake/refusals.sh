@@ -17,6 +17,7 @@ refused() { # STATUS TEXT HOST ARGUMENT...
 }
 refused 1 'no domain nobody' alder protect nobody birch --arbiter none
 refused 1 'cedar is no peer' alder protect web cedar --arbiter none
+refused 1 'alder is this very host' alder protect web alder --arbiter none
 refused 2 'arbiter' alder protect web birch
 refused 2 '' alder protect web
 refused 1 'paxos' alder protect web birch --arbiter paxos
