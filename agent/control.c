@@ -142,10 +142,13 @@ static void on_status(void *arg, const json_t *reply, const struct err *why)
     struct vm *vm = vm_find_uuid(s->op->d, part->uuid);
 
     (void)why;
-    if (status)
+    if (status) {
+        if (vm)
+            vm_status_add(vm, status, true);
         json_array_set(s->list, part->index, status);
-    else if (vm)
+    } else if (vm) {
         json_array_set_new(s->list, part->index, vm_status_known(vm));
+    }
     free(part);
     if (!--s->pending)
         status_finish(s);

@@ -37,7 +37,8 @@ struct daemon {
     struct host *hosts;            /* hosts.c */
     struct host_session *arriving; /* no key shown yet */
     ev_timer beat;
-    struct vm *vms; /* supervise.c */
+    uint64_t tick_ns; /* last supervise_tick() */
+    struct vm *vms;   /* supervise.c */
     unsigned vm_count;
     struct ipc_server *control; /* control.c */
 };

@@ -455,6 +455,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
     }
     for (struct vm *vm = d->vms; vm; vm = vm->next)
         hosts_tell_agent(vm);
+    supervise_tick(d, (uint64_t)(w->repeat * NS_PER_SEC));
 }
 
 /* --- All hosts ---------------------------------------------------------- */

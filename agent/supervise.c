@@ -37,6 +37,8 @@ static void process_forget(struct vm *vm)
         close(vm->pidfd);
     vm->pidfd = -1;
     vm->pid = 0;
+    vm->quiet_ns = 0;
+    vm->hung = false;
 }
 
 /* How it ended, for the log; empty when it was not our child. */
@@ -51,6 +53,11 @@ static void process_reap(struct vm *vm, char *how, size_t size)
         snprintf(how, size, "exit status %d", info.si_status);
     else if (info.si_pid)
         snprintf(how, size, "signal %d", info.si_status);
+}
+
+unsigned vm_deaths(const struct vm *vm)
+{
+    return clock_ns() - vm->started_ns > QUIET_NS ? 0 : vm->deaths;
 }
 
 static void vm_restart_later(struct vm *vm, const char *how)

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "agent/daemon.h"
+#include "common/clock.h"
 
 enum vm_news {
     VM_NEWS_UP,    /* its agent is connected */
@@ -31,6 +32,9 @@ struct vm_watch {
 
 struct vm_call;
 
+/* Longer than a sync of a slow disk, or a start on a loaded host. */
+#define HANG_MIN_NS (10 * NS_PER_SEC)
+
 struct vm {
     struct vm *next;
     struct daemon *d;
@@ -48,6 +52,9 @@ struct vm {
     ev_timer retry; /* connect again, or start again */
     double backoff;
     uint64_t started_ns;
+    uint64_t quiet_ns; /* since its process said anything: supervise_tick() */
+    bool asked;        /* for a sign of life, on this connection */
+    bool hung;         /* told, and ended if it may be */
     struct vm_watch *watches;
     struct vm_call *calls;
 };
@@ -57,6 +64,13 @@ struct vm {
 int supervise_start(struct daemon *d, struct err *e);
 /* Let go of all agents, which live on. */
 void supervise_stop(struct daemon *d);
+/* Each beat of the daemon; `pause_ns` is the time that should be between two.
+ * An agent that says nothing for three timeouts (and at least HANG_MIN_NS) is
+ * killed: its successor puts right what it left (DESIGN I5), and nobody else
+ * acts while this daemon is heard. A backup's agent with a replica is spared
+ * while its primary is silent: it holds the only copy. When the daemon itself
+ * stood still, counting starts again. */
+void supervise_tick(struct daemon *d, uint64_t pause_ns);
 /* Start the agent of a record that was just saved. */
 struct vm *supervise_add(struct daemon *d, const struct vm_record *r);
 
@@ -82,5 +96,10 @@ void vm_ask_cancel(struct vm_call *c);
 /* A status object from what the daemon itself knows, for an agent that does
  * not answer. */
 json_t *vm_status_known(const struct vm *vm);
+/* Add to a status what the agent itself can't know: "answers" and
+ * "agent_deaths". */
+void vm_status_add(const struct vm *vm, json_t *status, bool answers);
+/* How often its agents ended, none of them half a minute old. */
+unsigned vm_deaths(const struct vm *vm);
 
 #endif

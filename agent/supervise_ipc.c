@@ -213,6 +213,8 @@ static void on_message(struct ipc_conn *conn, json_t *msg, int fd, void *arg)
 {
     struct vm *vm = arg;
 
+    vm->quiet_ns = 0;
+    vm->asked = false;
     if (fd >= 0)
         close(fd);
     if (json_object_get(msg, "ask"))
@@ -263,6 +265,7 @@ int supervise_connect(struct vm *vm, struct err *e)
     if (ipc_connect(vm->d->loop, path_vm(vm->rec.uuid).s, &handler, vm,
                     &vm->conn, e))
         return -1;
+    vm->asked = false;
     hosts_tell_agent(vm);
     vm_ask(vm, json_pack("{ss}", "op", "status"), 10., on_first_status, vm);
     supervise_tell(vm, VM_NEWS_UP, NULL);
@@ -315,18 +318,36 @@ struct vm *vm_need(struct daemon *d, const char *name, struct err *e)
     return vm;
 }
 
+void vm_status_add(const struct vm *vm, json_t *status, bool answers)
+{
+    json_object_set_new(status, "answers", json_boolean(answers));
+    json_object_set_new(status, "agent_deaths", json_integer(vm_deaths(vm)));
+}
+
+static void reason_known(const struct vm *vm, char *out, size_t size)
+{
+    if (vm->damaged)
+        snprintf(out, size, "%s", vm->reason);
+    else if (vm->conn)
+        snprintf(out, size, "its agent (process %d) does not answer",
+                 (int)vm->pid);
+    else
+        snprintf(out, size, "its agent does not run; it is started again");
+}
+
 json_t *vm_status_known(const struct vm *vm)
 {
     const struct vm_record *r = &vm->rec;
+    char reason[sizeof vm->reason];
 
-    return json_pack(
+    reason_known(vm, reason, sizeof reason);
+    json_t *o = json_pack(
         "{ss ss sI ss ss ss ss sI sI sI ss}", "name", r->name, "uuid", r->uuid,
         "domid", (json_int_t)r->domid, "role", vm_role_name(r->role), "state",
         vm_state_name(vm->state), "peer", r->peer, "arbiter", r->arbiter,
         "generation", (json_int_t)r->generation, "interval_ms",
         (json_int_t)r->interval_ms, "timeout_ms", (json_int_t)r->timeout_ms,
-        "reason",
-        vm->damaged ? vm->reason
-        : vm->conn  ? "its agent does not answer"
-                    : "its agent does not run; it is started again");
+        "reason", reason);
+    vm_status_add(vm, o, false);
+    return o;
 }

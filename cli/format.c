@@ -82,6 +82,25 @@ static int widest(const json_t *list, const char *key, int least)
     return least;
 }
 
+#define DEATHS_ILL 3
+
+bool format_agent_ill(const json_t *vm)
+{
+    return json_is_false(json_object_get(vm, "answers")) ||
+           cli_number(vm, "agent_deaths", 0) >= DEATHS_ILL;
+}
+
+static void deaths_print(FILE *f, const char *label, const json_t *vm)
+{
+    long long deaths = cli_number(vm, "agent_deaths", 0);
+
+    if (deaths >= DEATHS_ILL)
+        fprintf(f,
+                "%sits agent ended %lld times, never half a minute old; the "
+                "log of understudyd says why\n",
+                label, deaths);
+}
+
 void format_status_table(FILE *f, const json_t *list)
 {
     int name = widest(list, "name", 20), peer = widest(list, "peer", 8);
@@ -102,6 +121,9 @@ void format_status_table(FILE *f, const json_t *list)
                 cli_text(o, "name", "?"), id, cli_text(o, "state", "?"),
                 cli_text(o, "role", "?"), peer, cli_text(o, "peer", "-"), epoch,
                 interval, pause, lag);
+        if (json_is_false(json_object_get(o, "answers")))
+            fprintf(f, "  %s\n", cli_text(o, "reason", "?"));
+        deaths_print(f, "  ", o);
     }
 }
 
@@ -189,6 +211,7 @@ static void identity(FILE *f, const json_t *vm)
         line(f, "Domain:", "%lld", cli_number(vm, "domid", -1));
     line(f, "State:", "%s%s%s", cli_text(vm, "state", "?"),
          reason[0] ? ": " : "", reason);
+    deaths_print(f, "Agent:          ", vm);
     line(f, "Role:", "%s", cli_text(vm, "role", "?"));
     peer_line(f, vm);
     line(f, "Arbiter:", "%s", cli_text(vm, "arbiter", "?"));

@@ -5,6 +5,7 @@
 #define CLI_FORMAT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 /* "12.3 MiB"; "1.2 ms", "200 ms", "3.4 s" from microseconds; out[24]. */
@@ -13,6 +14,9 @@ void format_us(char out[24], long long us);
 /* "94 Mbit/s" */
 void format_rate(char out[24], long long bits_per_s);
 
+/* The VM's agent does not answer, or ends again and again (three times, never
+ * half a minute old): what is shown of the VM is old, or won't last. */
+bool format_agent_ill(const json_t *vm);
 /* One line a VM, in the manner of `xl list`, with a head line. */
 void format_status_table(FILE *f, const json_t *list);
 /* Everything that is known of one VM; what is missing has no line. */

@@ -81,6 +81,38 @@ static void the_table_has_a_line_for_each_vm(void **state)
                   "alder           -   200 ms        -        -\n");
 }
 
+static void an_agent_that_is_ill_is_told(void **state)
+{
+    static const char hung[] = "{\"name\":\"web\",\"state\":\"Protected\","
+                               "\"answers\":false,\"reason\":\"it hangs\"}",
+                      dying[] = "{\"name\":\"web\",\"state\":\"Syncing\","
+                                "\"answers\":true,\"agent_deaths\":3}",
+                      well[] = "{\"name\":\"web\",\"state\":\"Syncing\","
+                               "\"answers\":true,\"agent_deaths\":2}";
+    json_t *list = json_array();
+
+    (void)state;
+    json_array_append_new(list, parse(hung));
+    json_array_append_new(list, parse(dying));
+    json_array_append_new(list, parse(well));
+    assert_true(format_agent_ill(json_array_get(list, 0)));
+    assert_true(format_agent_ill(json_array_get(list, 1)));
+    assert_false(format_agent_ill(json_array_get(list, 2)));
+    assert_prints(
+        format_status_table, list,
+        "Name                    ID State       Role    Peer     "
+        "   Epoch Interval    Pause      Lag\n"
+        "web                      - Protected   ?       -        "
+        "       -        -        -        -\n"
+        "  it hangs\n"
+        "web                      - Syncing     ?       -        "
+        "       -        -        -        -\n"
+        "  its agent ended 3 times, never half a minute old; the log of "
+        "understudyd says why\n"
+        "web                      - Syncing     ?       -        "
+        "       -        -        -        -\n");
+}
+
 static void an_empty_table_is_its_head(void **state)
 {
     (void)state;
@@ -298,6 +330,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_has_a_line_for_each_vm),
+        cmocka_unit_test(an_agent_that_is_ill_is_told),
         cmocka_unit_test(an_empty_table_is_its_head),
         cmocka_unit_test(the_details_name_every_field),
         cmocka_unit_test(a_slow_suspend_says_what_it_costs),
