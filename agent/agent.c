@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "agent/paths.h"
+#include "agent/save.h"
 #include "agent/turn.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -37,15 +38,20 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
     json_decref(msg);
 }
 
+static void record_update(struct agent *a)
+{
+    a->rec.state = a->state.now;
+    a->rec.generation = a->lease.generation;
+}
+
 bool agent_save(struct agent *a)
 {
     struct err e = ERR_INIT;
 
     if (a->forgotten)
         return false;
-    a->rec.state = a->state.now;
-    a->rec.generation = a->lease.generation;
-    if (!store_save(&a->rec, &e)) {
+    record_update(a);
+    if (!save_now(&a->rec, &e)) {
         a->unsaved = false;
         return true;
     }
@@ -58,6 +64,55 @@ bool agent_save(struct agent *a)
     a->unsaved = true;
     a->save_ns = clock_ns();
     return true;
+}
+
+/* What was waited for is on the disk; `msg` is what the daemon is then told,
+ * or NULL. */
+struct later {
+    struct agent *a;
+    json_t *msg;
+};
+
+static void later_done(void *arg, int rc, const struct err *e)
+{
+    struct later *l = arg;
+
+    (void)e;
+    /* Once more, and what is to be done when it can't be. */
+    if ((!rc || agent_save(l->a)) && l->msg)
+        ipc_broadcast(l->a->ipc, l->msg);
+    json_decref(l->msg);
+    free(l);
+}
+
+static struct later *later_new(struct agent *a, json_t *msg)
+{
+    struct later *l = calloc(1, sizeof *l);
+
+    if (!l)
+        abort();
+    l->a = a;
+    l->msg = msg;
+    return l;
+}
+
+static void save_behind(struct agent *a, json_t *msg)
+{
+    record_update(a);
+    save_later(a->loop, &a->rec, later_done, later_new(a, msg));
+}
+
+void agent_save_later(struct agent *a)
+{
+    if (!a->forgotten)
+        save_behind(a, NULL);
+}
+
+/* Has it to be on the disk before the next step? A copy that comes or goes has
+ * not: it is in memory, and its generation is saved by itself. */
+static bool state_binds(enum vm_state s)
+{
+    return s != VM_SYNCING && s != VM_PROTECTED && s != VM_DEGRADED;
 }
 
 void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
@@ -75,16 +130,16 @@ void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
         agent_give_up(a, &e);
         return;
     }
-    if (!agent_save(a))
-        return;
+    log_info("dom=%s state=%s was=%s %s", a->rec.name, vm_state_name(to),
+             vm_state_name(from), a->reason);
     json_t *msg =
         json_pack("{s:s, s:s, s:s, s:s, s:I}", "state", vm_state_name(to),
                   "previous", vm_state_name(from), "vm", a->rec.name, "text",
                   a->reason, "time_ms", (json_int_t)clock_wall_ms());
-    ipc_broadcast(a->ipc, msg);
-    json_decref(msg);
-    log_info("dom=%s state=%s was=%s %s", a->rec.name, vm_state_name(to),
-             vm_state_name(from), a->reason);
+    if (state_binds(to))
+        later_done(later_new(a, msg), -1, NULL);
+    else
+        save_behind(a, msg);
 }
 
 void agent_exit(struct agent *a, enum agent_exit status)
@@ -94,7 +149,7 @@ void agent_exit(struct agent *a, enum agent_exit status)
     if (status == AGENT_EXIT_DONE) {
         /* What else is pending in this turn of the loop still runs. */
         a->forgotten = true;
-        if (store_delete(a->rec.uuid, &e))
+        if (save_delete(a->rec.uuid, &e))
             log_error("dom=%s %s", a->rec.name, e.text);
     }
     a->exit_status = a->forgotten ? AGENT_EXIT_DONE : status;

@@ -74,7 +74,9 @@ struct agent {
     bool forgotten; /* the record is deleted: nothing may write it again */
 };
 
-/* Change the state: record, log, tell the daemon. `why` is kept. */
+/* Change the state: log, record, tell the daemon, in this order. `why` is kept.
+ * Syncing, Protected and Degraded are written by a job and told when that is
+ * done; all others are on the disk when this returns. */
 void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
     __attribute__((format(printf, 3, 4)));
 /* Something worth a line in `understudy events`. */
@@ -85,6 +87,8 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
  * backup that has won the VM goes on without: the VM would be lost with its
  * agent. It is tried again every second. */
 bool agent_save(struct agent *a);
+/* The same by a job, when no step waits for it. */
+void agent_save_later(struct agent *a);
 /* Leave the loop. DONE deletes the record first. */
 void agent_exit(struct agent *a, enum agent_exit status);
 /* A mistake of ours or a host that can't go on: say it, exit AGAIN. */

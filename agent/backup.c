@@ -57,15 +57,17 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
         return;
     b->ack_sent = ack.epoch;
     agent_lease_event(a, LEASE_EV_COMMIT);
-    if (a->state.now != VM_PROTECTED) {
-        b->was_protected = true;
-        agent_state(a, VM_PROTECTED, "epoch %llu is committed here",
-                    (unsigned long long)ack.epoch);
-    }
+    /* Nothing on the disk has to come before: the replica is in memory, and
+     * dies with what a record could tell a successor. */
     if (a->session) {
         epoch_ack_put(&out, &ack);
         link_send_urgent(a->session, WIRE_ACK, out.data, out.len);
         buf_free(&out);
+    }
+    if (a->state.now != VM_PROTECTED) {
+        b->was_protected = true;
+        agent_state(a, VM_PROTECTED, "epoch %llu is committed here",
+                    (unsigned long long)ack.epoch);
     }
 }
 
@@ -110,7 +112,7 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     if (h.generation >= a->lease.generation) {
         a->lease.generation = h.generation;
         memcpy(a->rec.incarnation, h.incarnation, 16);
-        agent_save(a);
+        agent_save_later(a);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "agent/paths.h"
+#include "agent/save.h"
 #include "common/clock.h"
 #include "common/fault.h"
 
@@ -25,7 +26,7 @@ static int turn_write(struct agent *a, const json_t *msg, struct err *e)
     r.timeout_ms = (unsigned)json_number(msg, "timeout_ms", a->rec.timeout_ms);
     if (getrandom(r.incarnation, sizeof r.incarnation, 0) < 0)
         return err_sys(e, "getrandom");
-    if (store_save(&r, e))
+    if (save_now(&r, e))
         return -1;
     a->rec = r;
     return 0;
