@@ -358,9 +358,10 @@ static json_t *status_build(struct agent *a)
 static void daemon_peer(struct agent *a, const json_t *msg)
 {
     long long heard_ms = json_number(msg, "heard_ms", -1);
+    uint64_t now = clock_ns();
 
-    if (heard_ms >= 0)
-        a->daemon_heard_ns = clock_ns() - (uint64_t)heard_ms * NS_PER_MS;
+    if (heard_ms >= 0 && (uint64_t)heard_ms < now / NS_PER_MS)
+        a->daemon_heard_ns = now - (uint64_t)heard_ms * NS_PER_MS;
 }
 
 static void ipc_message(struct ipc_conn *c, json_t *msg, int fd, void *arg)

@@ -318,13 +318,14 @@ static void on_asked(void *arg, json_t *reply, const struct err *why)
         ask_answer(ask, ipc_error_json(why ? why : &gone));
         return;
     }
-    json_t *answer = json_copy(reply);
+    /* What the peer says stays data: no more of it than is asked for. */
     pin_format(h->peer.pin, pin);
-    json_object_set_new(answer, "ok", json_true());
-    json_object_set_new(answer, "address", json_string(h->peer.address));
-    json_object_set_new(answer, "port", json_integer(h->peer.port));
-    json_object_set_new(answer, "pin", json_string(pin));
-    ask_answer(ask, answer);
+    bool backup = !strcmp(json_text(reply, "role", ""), "backup");
+    ask_answer(ask, json_pack("{sb sb ss ss si ss}", "ok", 1, "known",
+                              json_flag(reply, "known", true), "role",
+                              backup ? "backup" : "primary", "address",
+                              h->peer.address, "port", (int)h->peer.port, "pin",
+                              pin));
 }
 
 void hosts_agent_asks(struct vm *vm, struct ipc_conn *c, const json_t *msg)

@@ -6,7 +6,9 @@
  * records that have no business there. Ends after ROUNDS connections.
  * `hostile next PORT ETC` is no enemy: a host with the key in ETC (made if it
  * is not there; the pin is printed) that speaks the next version of the
- * protocol, and takes connections until SIGTERM. */
+ * protocol, and takes connections until SIGTERM. `hostile liar PORT ETC JSON`
+ * likewise, but it speaks this version, and answers every request of a daemon
+ * with JSON; it says "asked" for each. */
 #include <arpa/inet.h>
 #include <ev.h>
 #include <signal.h>
@@ -214,17 +216,55 @@ static void next_hello(struct link_session *s, void *arg)
     buf_free(&b);
 }
 
+static const char *lie;
+
+static void liar_hello(struct link_session *s, void *arg)
+{
+    struct wire_hello h = {.protocol = WIRE_VERSION,
+                           .kind = WIRE_HOST,
+                           .beat_ms = 100,
+                           .version = "0.1",
+                           .name = "alder"};
+    struct buf b = {0};
+
+    (void)arg;
+    hello_put(&b, &h);
+    link_send(s, WIRE_HELLO, b.data, b.len);
+    buf_free(&b);
+}
+
+static void liar_record(struct link_session *s, uint32_t type,
+                        const uint8_t *payload, size_t len, void *arg)
+{
+    struct wire_call c;
+    struct buf b = {0};
+    struct err e = ERR_INIT;
+
+    (void)arg;
+    if (type != WIRE_REQUEST || call_get(&c, payload, len, &e))
+        return;
+    printf("asked\n");
+    fflush(stdout);
+    c.json = lie;
+    c.len = strlen(lie);
+    call_put(&b, &c);
+    link_send(s, WIRE_REPLY, b.data, b.len);
+    buf_free(&b);
+}
+
 static void next_arrival(void *arg, const struct wire_preamble *p, int fd,
                          const char *from)
 {
-    static const struct link_callbacks cb = {
+    static const struct link_callbacks later = {
         .ready = next_hello, .record = on_record, .closed = on_closed};
+    static const struct link_callbacks liar = {
+        .ready = liar_hello, .record = liar_record, .closed = on_closed};
     struct next *n = arg;
     struct link_session *s;
     struct err e = ERR_INIT;
 
     if (link_accept(n->loop, n->tls, fd, (enum wire_kind)p->kind, anybody, NULL,
-                    &cb, NULL, &s, &e))
+                    lie ? &liar : &later, NULL, &s, &e))
         fprintf(stderr, "hostile: %s: %s\n", from, e.text);
 }
 
@@ -251,8 +291,10 @@ static int next(const char *etc)
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
-    if (argc == 4 && !strcmp(argv[1], "next")) {
+    if ((argc == 4 && !strcmp(argv[1], "next")) ||
+        (argc == 5 && !strcmp(argv[1], "liar"))) {
         port = (uint16_t)atoi(argv[2]);
+        lie = argv[4];
         return next(argv[3]);
     }
     if (argc < 5 || !uuid_parse(argv[3], uuid))
