@@ -189,6 +189,8 @@ static bool hello_fits(const struct wire_hello *h, uint16_t flags)
         return false;
     if (h->has_replica && (h->role != WIRE_BACKUP || !h->committed))
         return false;
+    if (h->generation > WIRE_NUMBER_MAX || h->committed > WIRE_NUMBER_MAX)
+        return false;
     return h->beat_ms >= 1 && h->beat_ms <= 60000 && h->version[0] &&
            h->name[0];
 }

@@ -96,6 +96,9 @@ int wire_header_get(struct wire_header *h, const uint8_t in[WIRE_HEADER],
 
 /* --- Both kinds of session --------------------------------------------- */
 
+/* Generations and epochs go up by ones: what is beyond this is a lie. */
+#define WIRE_NUMBER_MAX (1ull << 62)
+
 /* First record of each side. Beyond `protocol` the layout is this version's:
  * when hello_get() finds another version it sets `protocol` only, zeroes the
  * rest and returns 0; the receiver refuses with both numbers in the text. */

@@ -289,6 +289,10 @@ static void hello_that_contradicts_itself_is_refused(void **state)
     assert_int_equal(hello_try(&h), -1);
     h = hello_sample(), memset(h.uuid, 0, 16);
     assert_int_equal(hello_try(&h), -1);
+    h = hello_sample(), h.generation = WIRE_NUMBER_MAX + 1;
+    assert_int_equal(hello_try(&h), -1);
+    h = hello_sample(), h.committed = UINT64_MAX;
+    assert_int_equal(hello_try(&h), -1);
     h = hello_sample(), h.role = WIRE_PRIMARY; /* with a replica */
     assert_int_equal(hello_try(&h), -1);
     h = hello_sample(), h.committed = 0; /* with a replica */
