@@ -96,6 +96,8 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     a->hello_seen = true;
     b->told_silent = false;
     if (b->work == WORK_TAKEOVER) {
+        if (h.generation < a->lease.generation)
+            return; /* it ends the session when it reads ours */
         err_kind(&e, ERR_REFUSED, "%s is being taken over here", a->rec.name);
         link_fail(a->session, &e);
         return;
@@ -155,6 +157,7 @@ static void on_discard(struct backup *b, const uint8_t *payload, size_t len)
         return;
     }
     agent_event(b->a, "discard", "the replica is given up: %s", d.text);
+    b->discard = d;
     b->left_session = b->session_no;
     backup_give_up(b, REPLY_DISCARDED);
 }

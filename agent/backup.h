@@ -22,7 +22,8 @@ struct backup {
     struct replica *rep; /* owned by the job while one is under way */
     enum work work;
     enum reply reply;
-    struct wire_stop stop;
+    struct wire_stop stop;       /* what the primary asked for last */
+    struct wire_discard discard; /* likewise */
     uint64_t session_no; /* counts sessions: a job's result is for one */
     uint64_t job_session;
     uint64_t left_session; /* STOP or DISCARD came on it: what was on its way

@@ -141,12 +141,9 @@ void backup_clear(struct backup *b)
 
 static void reply_discarded(struct backup *b)
 {
-    struct wire_discard d = {.generation = b->a->lease.generation};
     struct buf out = {0};
 
-    memcpy(d.incarnation, b->a->rec.incarnation, sizeof d.incarnation);
-    snprintf(d.text, sizeof d.text, "the replica is gone");
-    discard_put(&out, &d);
+    discard_put(&out, &b->discard);
     link_send_urgent(b->a->session, WIRE_DISCARDED, out.data, out.len);
     buf_free(&out);
 }

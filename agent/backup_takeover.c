@@ -47,8 +47,9 @@ static int takeover_run(void *arg, struct err *e)
     buf_put(&m.state, state, len);
     mark_try(j, &m);
     buf_free(&m.state);
-    fault_point("takeover.marked");
-    if (replica_takeover(j->rep, e)) {
+    if (fault_point("takeover.marked")
+            ? err_set(e, "fault point takeover.marked")
+            : replica_takeover(j->rep, e)) {
         mark_remove(j->uuid);
         return -1;
     }

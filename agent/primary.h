@@ -60,6 +60,9 @@ struct primary {
     struct guest_down guest;
     char devices[HV_DEVICES_MAX]; /* when the VM was described */
     bool voided; /* the engine takes no more epochs: its replica must go */
+    bool outrun; /* the peer names a newer generation; told */
+    struct wire_discard discard; /* the last one sent */
+    struct wire_stop stop;       /* likewise */
 
     struct ipc_conn *stopper; /* who typed unprotect */
     json_t *stop_request;

@@ -15,21 +15,15 @@
 
 /* --- Sending --- */
 
-static struct wire_discard discard_of(struct primary *p, const char *why)
-{
-    struct wire_discard d = {.generation = p->a->lease.generation};
-
-    memcpy(d.incarnation, p->a->rec.incarnation, sizeof d.incarnation);
-    snprintf(d.text, sizeof d.text, "%s", why);
-    return d;
-}
-
 void primary_send_discard(struct primary *p, const char *why)
 {
-    struct wire_discard d = discard_of(p, why);
+    struct wire_discard *d = &p->discard;
     struct buf b = {0};
 
-    discard_put(&b, &d);
+    d->generation = p->a->lease.generation;
+    memcpy(d->incarnation, p->a->rec.incarnation, sizeof d->incarnation);
+    snprintf(d->text, sizeof d->text, "%s", why);
+    discard_put(&b, d);
     link_send_urgent(p->a->session, WIRE_DISCARD, b.data, b.len);
     buf_free(&b);
     primary_phase(p, PH_DISCARD);
@@ -37,12 +31,13 @@ void primary_send_discard(struct primary *p, const char *why)
 
 void primary_send_stop(struct primary *p, enum wire_stop_reason reason)
 {
-    struct wire_stop s = {.reason = reason,
-                          .generation = p->a->lease.generation};
+    struct wire_stop *s = &p->stop;
     struct buf b = {0};
 
-    memcpy(s.incarnation, p->a->rec.incarnation, sizeof s.incarnation);
-    stop_put(&b, &s);
+    s->reason = reason;
+    s->generation = p->a->lease.generation;
+    memcpy(s->incarnation, p->a->rec.incarnation, sizeof s->incarnation);
+    stop_put(&b, s);
     link_send_urgent(p->a->session, WIRE_STOP, b.data, b.len);
     buf_free(&b);
     primary_retry(p, 2.);
@@ -174,6 +169,27 @@ static bool peer_runs(struct primary *p, const struct wire_hello *h)
     return true;
 }
 
+/* The peer names a newer generation than ours, and a replica of ours may be
+ * what it starts with it: whatever else it says, output stays held. */
+static bool peer_won(struct primary *p, const struct wire_hello *h)
+{
+    struct agent *a = p->a;
+    struct err e = ERR_INIT;
+
+    if (h->generation <= a->lease.generation ||
+        (a->lease.state != LEASE_GUARDED && a->lease.state != LEASE_ASKING))
+        return false;
+    err_set(&e, "%s names generation %llu, ours is %llu: output stays held",
+            a->rec.peer, (unsigned long long)h->generation,
+            (unsigned long long)a->lease.generation);
+    if (!p->outrun)
+        agent_event(a, "generation", "%s", e.text);
+    p->outrun = true;
+    agent_lease_event(a, LEASE_EV_UNSURE);
+    primary_failed(p, &e);
+    return true;
+}
+
 static void rejoin(struct primary *p, const struct wire_hello *h)
 {
     struct agent *a = p->a;
@@ -227,8 +243,9 @@ static void on_hello(struct primary *p, const uint8_t *payload, size_t len)
         return;
     }
     a->hello_seen = true;
-    if (peer_runs(p, &h))
+    if (peer_runs(p, &h) || peer_won(p, &h))
         return;
+    p->outrun = false;
     if (!a->rec.wanted)
         primary_send_stop(p, WIRE_STOP_UNPROTECT);
     else if (p->eng)
@@ -244,22 +261,36 @@ static void on_hello(struct primary *p, const uint8_t *payload, size_t len)
     }
 }
 
-/* The backup holds nothing any more: output may flow. */
-static void on_discarded(struct primary *p)
+/* The backup holds nothing any more: output may flow. An answer to anything
+ * but the question counts for nothing. */
+static void on_discarded(struct primary *p, const uint8_t *payload, size_t len)
 {
-    agent_lease_event(p->a, LEASE_EV_DISCARDED);
-    if (p->phase != PH_DISCARD)
+    struct wire_discard d;
+    struct err e = ERR_INIT;
+
+    if (discard_get(&d, payload, len, &e)) {
+        link_fail(p->a->session, &e);
         return;
+    }
+    if (p->phase != PH_DISCARD || d.generation != p->discard.generation ||
+        memcmp(d.incarnation, p->discard.incarnation, sizeof d.incarnation))
+        return;
+    agent_lease_event(p->a, LEASE_EV_DISCARDED);
     if (p->eng)
         primary_end(p, ENGINE_RELEASE, THEN_RETRY);
     else
         primary_describe(p);
 }
 
-static void on_ready(struct primary *p)
+static void on_ready(struct primary *p, const uint8_t *payload, size_t len)
 {
+    struct wire_ready r;
     struct err e = ERR_INIT;
 
+    if (ready_get(&r, payload, len, &e)) {
+        link_fail(p->a->session, &e);
+        return;
+    }
     if (p->phase != PH_SHELL)
         return;
     if (primary_engine_open(p, &e)) {
@@ -282,9 +313,17 @@ static void on_ack(struct primary *p, const uint8_t *payload, size_t len)
         link_fail(p->a->session, &e);
 }
 
-static void on_stopped(struct primary *p)
+static void on_stopped(struct primary *p, const uint8_t *payload, size_t len)
 {
-    if (p->phase != PH_STOP)
+    struct wire_stop s;
+    struct err e = ERR_INIT;
+
+    if (stop_get(&s, payload, len, &e)) {
+        link_fail(p->a->session, &e);
+        return;
+    }
+    if (p->phase != PH_STOP || s.generation != p->stop.generation ||
+        memcmp(s.incarnation, p->stop.incarnation, sizeof s.incarnation))
         return;
     agent_lease_event(p->a, LEASE_EV_DISCARDED);
     if (p->phase == PH_STOP)
@@ -304,13 +343,13 @@ void primary_record(struct agent *a, uint32_t type, const uint8_t *payload,
         on_ack(p, payload, len);
         break;
     case WIRE_READY:
-        on_ready(p);
+        on_ready(p, payload, len);
         break;
     case WIRE_DISCARDED:
-        on_discarded(p);
+        on_discarded(p, payload, len);
         break;
     case WIRE_STOPPED:
-        on_stopped(p);
+        on_stopped(p, payload, len);
         break;
     default: {
         struct err e = ERR_INIT;

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #define FAULT_BYTES 4096
 
@@ -47,6 +49,15 @@ static void hit_record(const char *name)
         dprintf(fd, "%s\n", name);
 }
 
+/* The process goes on, this thread does not. */
+static void hold(void)
+{
+    const struct timespec slice = {.tv_nsec = 5000000};
+
+    for (int i = 0; i < 12000 && !access(hit_path, F_OK); i++)
+        nanosleep(&slice, NULL);
+}
+
 bool fault_hit(const char *name)
 {
     char line[128] = "", want[64] = "", action[16] = "";
@@ -66,5 +77,7 @@ bool fault_hit(const char *name)
         raise(SIGSTOP); /* stops all threads of the process */
     else if (!strcmp(action, "kill"))
         raise(SIGKILL);
+    else if (!strcmp(action, "hold"))
+        hold();
     return !strcmp(action, "fail");
 }
