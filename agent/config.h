@@ -27,7 +27,8 @@ struct config {
      * before the interval shrinks no more */
     unsigned stop_percent;
     /* suspend_ms=1000 (10..60000): how long an epoch waits for a guest that is
-     * asked through its event channel to suspend; then it is skipped */
+     * asked through its event channel to suspend, a quarter of the VM's timeout
+     * at most; then it is skipped */
     unsigned suspend_ms;
     /* suspend_xenstore_ms=30000 (10..60000): the same for a guest that is
      * asked through xenstore, which is slow and may load code */

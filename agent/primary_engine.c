@@ -86,6 +86,14 @@ static void net_free(struct primary *p)
     p->net = NULL;
 }
 
+/* Several have to be missed before T is over. */
+static unsigned evtchn_deadline_ms(const struct agent *a)
+{
+    unsigned part = a->rec.timeout_ms / 4;
+
+    return a->cfg.suspend_ms < part ? a->cfg.suspend_ms : part;
+}
+
 int primary_engine_open(struct primary *p, struct err *e)
 {
     struct agent *a = p->a;
@@ -96,7 +104,7 @@ int primary_engine_open(struct primary *p, struct err *e)
         .shortest_ms = a->cfg.interval_min_ms,
         .stop_percent = a->cfg.stop_percent,
         .xenstore_deadline_ms = a->cfg.suspend_xenstore_ms,
-        .evtchn_deadline_ms = a->cfg.suspend_ms,
+        .evtchn_deadline_ms = evtchn_deadline_ms(a),
         .staging_pages = (uint64_t)a->cfg.staging_mb << (20 - 12),
         .sink = {sink_send, p},
         .event = engine_event_cb,

@@ -52,10 +52,12 @@ struct capture {
 enum capture_result {
     CAPTURE_TAKEN,   /* epoch in staging, devices marked, guest runs */
     CAPTURE_SKIPPED, /* given up, guest runs, *e says why; try again later */
-    CAPTURE_FULL,    /* more dirty pages than staging holds; guest runs */
-    CAPTURE_DOWN,    /* the guest has shut down by itself: see hv info() */
-    CAPTURE_VOID,    /* guest runs, but dirty bits are lost: *e says why */
-    CAPTURE_STUCK    /* the guest could not be resumed: *e; flag is still set */
+    CAPTURE_LATE, /* the same, but it may suspend at any time, and nobody else
+                     would resume it: try again at once. The flag is set */
+    CAPTURE_FULL, /* more dirty pages than staging holds; guest runs */
+    CAPTURE_DOWN, /* the guest has shut down by itself: see hv info() */
+    CAPTURE_VOID, /* guest runs, but dirty bits are lost: *e says why */
+    CAPTURE_STUCK /* the guest could not be resumed: *e; flag is still set */
 };
 
 /* Fill in hv, domid, map, flag, devices, deadline_ms first. Allocates all that

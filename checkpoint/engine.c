@@ -149,7 +149,8 @@ static int devices_setup(struct engine *eng, struct err *e)
 
 void engine_suspend_path(struct engine *eng)
 {
-    enum hv_suspend_path path = eng->hv->ops->suspend_path(eng->hv);
+    enum hv_suspend_path path =
+        eng->hv->ops->suspend_path(eng->hv, eng->config.domid);
 
     eng->capture.deadline_ms = path == HV_SUSPEND_EVTCHN
                                    ? eng->config.evtchn_deadline_ms
@@ -287,6 +288,7 @@ static enum turn session_wait(struct engine *eng)
 {
     enum turn turn = TURN_ON;
 
+    guest_recover(eng); /* it may be late with an answer */
     if (!eng->committed && !eng->commit_sent)
         turn = unprotected_release(eng);
     while (turn == TURN_ON) {

@@ -180,7 +180,6 @@ static void skip_note(struct engine *eng, const struct err *error)
     struct engine_event ev = {
         .type = ENGINE_SKIPPED, .epoch = eng->at.epoch, .error = *error};
 
-    pace_skipped(&eng->pace, clock_ns());
     pthread_mutex_lock(&eng->lock);
     eng->status.skipped++;
     pthread_mutex_unlock(&eng->lock);
@@ -198,6 +197,7 @@ static enum turn guest_down(struct engine *eng)
 
     if (turn == TURN_ON) {
         err_set(&error, "the guest is suspended, but not by us");
+        pace_skipped(&eng->pace, clock_ns());
         skip_note(eng, &error);
     }
     return turn;
@@ -223,16 +223,21 @@ static enum turn epoch_capture(struct engine *eng, bool *taken)
     struct err error = ERR_INIT;
 
     for (int tries = 0; tries < FULL_TRIES; tries++) {
+        engine_suspend_path(eng);
         uint64_t captured_ns = clock_ns();
         enum capture_result r =
             capture_take(&eng->capture, eng->at.epoch, &eng->stats, &error);
-        engine_suspend_path(eng);
         switch (r) {
         case CAPTURE_TAKEN:
             pace_paused(&eng->pace, captured_ns, clock_ns());
             *taken = true;
             return TURN_ON;
         case CAPTURE_SKIPPED:
+            pace_skipped(&eng->pace, clock_ns());
+            skip_note(eng, &error);
+            return TURN_ON;
+        case CAPTURE_LATE:
+            pace_late(&eng->pace, clock_ns());
             skip_note(eng, &error);
             return TURN_ON;
         case CAPTURE_DOWN:
@@ -251,6 +256,7 @@ static enum turn epoch_capture(struct engine *eng, bool *taken)
             return turn;
     }
     err_set(&error, "the guest writes memory faster than it can be sent");
+    pace_skipped(&eng->pace, clock_ns());
     skip_note(eng, &error);
     return TURN_ON;
 }

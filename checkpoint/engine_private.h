@@ -80,7 +80,8 @@ enum turn engine_check(struct engine *eng);
 enum turn engine_guest_check(struct engine *eng);
 int engine_devices_abort(struct engine *eng, bool release, struct err *e);
 
-/* Take over how the guest is asked to suspend, which may have changed. */
+/* Before a capture: see how the guest will be asked to suspend, which may have
+ * changed, and with it for how long it is waited for. */
 void engine_suspend_path(struct engine *eng);
 /* engine_sync.c: copy everything, up to the first acknowledged epoch. */
 enum turn engine_sync(struct engine *eng);

@@ -12,6 +12,7 @@ void pace_paused(struct pace *p, uint64_t captured_ns, uint64_t resumed_ns)
     p->captured_ns = captured_ns;
     p->resumed_ns = resumed_ns;
     p->skips = 0;
+    p->late = false;
     p->pause_ns = p->pause_ns ? (3 * p->pause_ns + ns) / 4 : ns;
 }
 
@@ -19,6 +20,13 @@ void pace_skipped(struct pace *p, uint64_t now_ns)
 {
     p->captured_ns = p->resumed_ns = now_ns;
     p->skips++;
+    p->late = false;
+}
+
+void pace_late(struct pace *p, uint64_t now_ns)
+{
+    p->captured_ns = p->resumed_ns = now_ns;
+    p->late = true;
 }
 
 static uint64_t at_least(uint64_t a, uint64_t b)
@@ -44,6 +52,8 @@ struct pace_due pace_due(const struct pace *p)
     uint64_t spacing = at_least(p->pause_ns * 100 / p->stop_percent, shortest);
     struct pace_due d;
 
+    if (p->late)
+        return (struct pace_due){p->resumed_ns, p->resumed_ns, p->resumed_ns};
     if (p->skips)
         return backed_off(p);
     if (spacing > longest)

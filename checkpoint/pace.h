@@ -10,6 +10,7 @@
 #ifndef CHECKPOINT_PACE_H
 #define CHECKPOINT_PACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct pace {
@@ -19,6 +20,7 @@ struct pace {
     uint64_t captured_ns, resumed_ns; /* the last pause: begin and end */
     uint64_t pause_ns;                /* typical */
     unsigned skips;                   /* epochs given up, one after the other */
+    bool late;                        /* the guest may suspend at any time */
 };
 
 struct pace_due {
@@ -31,6 +33,9 @@ struct pace_due {
 void pace_paused(struct pace *p, uint64_t captured_ns, uint64_t resumed_ns);
 /* An epoch was given up, just now. */
 void pace_skipped(struct pace *p, uint64_t now_ns);
+/* The same, but the guest has the request still: the next try is due at once,
+ * because a guest that suspends now has to be resumed. */
+void pace_late(struct pace *p, uint64_t now_ns);
 struct pace_due pace_due(const struct pace *p);
 
 #endif

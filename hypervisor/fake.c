@@ -13,8 +13,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 
-#define PAUSE_US      2000000
-#define ON_ITS_WAY_US 5000000
+#define PAUSE_US 2000000
 
 struct map_priv {
     uint64_t pages, max_pages, end_gfn;
@@ -330,10 +329,11 @@ static int op_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
     return dom_of(hv, domid, e) ? 0 : -1;
 }
 
-static enum hv_suspend_path op_suspend_path(struct hv *hv)
+static enum hv_suspend_path op_suspend_path(struct hv *hv, uint32_t domid)
 {
-    (void)hv;
-    return HV_SUSPEND_EVTCHN;
+    struct fake_dom *d = dom_of(hv, domid, NULL);
+
+    return d && load(&d->stock) ? HV_SUSPEND_XENSTORE : HV_SUSPEND_EVTCHN;
 }
 
 /* Nobody executes the guest: it does what it is asked at once. */
@@ -371,34 +371,32 @@ static bool shutdown_wait(struct fake_dom *d, uint64_t us)
 static enum hv_suspend_result op_suspend(struct hv *hv, uint32_t domid,
                                          unsigned deadline_ms, struct err *e)
 {
+    struct fake *f = fake_of(hv);
     struct fake_dom *d = dom_of(hv, domid, e);
     uint32_t none = FAKE_NO_REQUEST, asked = FAKE_ASKED;
 
-    if (!d || load(&d->shutdown) != HV_RUNNING)
+    if (!d || (!f->late && load(&d->shutdown) != HV_RUNNING))
         return HV_SHUT_DOWN;
-    if (!__atomic_compare_exchange_n(&d->request, &none, FAKE_ASKED, false,
+    if (!f->late &&
+        !__atomic_compare_exchange_n(&d->request, &none, FAKE_ASKED, false,
                                      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
         err_set(e, "a suspend is under way already");
         return HV_SUSPEND_ERROR;
     }
     fake_bump(d);
-    if (!shutdown_wait(d, deadline_ms * 1000ull)) {
-        if (__atomic_compare_exchange_n(&d->request, &asked, FAKE_NO_REQUEST,
-                                        false, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST)) {
-            err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms",
-                     domid, deadline_ms);
-            return HV_NOT_IN_TIME;
-        }
-        if (!shutdown_wait(d, ON_ITS_WAY_US)) {
-            err_set(e, "the guest acknowledged, but did not suspend");
-            return HV_SUSPEND_ERROR;
-        }
+    f->late = false;
+    if (shutdown_wait(d, deadline_ms * 1000ull)) {
+        if (load(&d->shutdown) == HV_SUSPEND)
+            return HV_SUSPENDED;
+        store(&d->request, FAKE_NO_REQUEST);
+        return HV_SHUT_DOWN;
     }
-    if (load(&d->shutdown) == HV_SUSPEND)
-        return HV_SUSPENDED;
-    store(&d->request, FAKE_NO_REQUEST);
-    return HV_SHUT_DOWN;
+    err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms", domid,
+             deadline_ms);
+    f->late =
+        !__atomic_compare_exchange_n(&d->request, &asked, FAKE_NO_REQUEST,
+                                     false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return f->late ? HV_LATE : HV_NOT_IN_TIME;
 }
 
 static int op_resume(struct hv *hv, uint32_t domid, struct err *e)
@@ -429,6 +427,7 @@ static int op_suspend_recover(struct hv *hv, uint32_t domid,
 
     if (!d)
         return -1;
+    fake_of(hv)->late = false;
     if (load(&d->shutdown) == HV_RUNNING &&
         (__atomic_compare_exchange_n(&d->request, &asked, FAKE_NO_REQUEST,
                                      false, __ATOMIC_SEQ_CST,

@@ -57,6 +57,7 @@ void fake_guest_stop(struct fake_guest *g);
 /* What a test makes the guest or the host do; any process. */
 enum fake_deed {
     FAKE_REFUSE,    /* value: suspend requests are ignored (1) or not (0) */
+    FAKE_STOCK,     /* value: it has no suspend event channel (1) */
     FAKE_DELAY_US,  /* value: between acknowledging and suspending */
     FAKE_SHUTDOWN,  /* value: enum hv_shutdown; the guest shuts down */
     FAKE_SUSPENDED, /* somebody else suspended it */

@@ -288,6 +288,8 @@ int fake_do(const char *dir, uint32_t domid, enum fake_deed deed,
     uint32_t small = (uint32_t)value;
     if (deed == FAKE_REFUSE)
         store(&d->refuse, small);
+    else if (deed == FAKE_STOCK)
+        store(&d->stock, small);
     else if (deed == FAKE_DELAY_US)
         store(&d->delay_us, small);
     else if (deed == FAKE_SHUTDOWN)

@@ -21,7 +21,7 @@ struct fake_dom {
     bool shell;
     uint64_t end_gfn;
     uint32_t word; /* futex: bumped after every change */
-    uint32_t paused, dying, request, logdirty, refuse;
+    uint32_t paused, dying, request, logdirty, refuse, stock;
     int32_t shutdown;
     uint32_t runner, parked, delay_us, step_us, state_pad;
     uint64_t pages, max_pages;
@@ -45,6 +45,7 @@ struct fake {
     int watch;
     uint32_t domid; /* of `view`; 0: none */
     struct fake_view view;
+    bool late; /* the guest has our request still */
 };
 
 /* ERR_GONE when there is no such domain. */

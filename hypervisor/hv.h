@@ -64,6 +64,8 @@ enum hv_suspend_path { HV_SUSPEND_XENSTORE, HV_SUSPEND_EVTCHN };
 enum hv_suspend_result {
     HV_SUSPENDED,    /* stopped for us; resume() is now owed */
     HV_NOT_IN_TIME,  /* request withdrawn, the guest runs */
+    HV_LATE,         /* the guest runs, but may suspend at any time: call
+                        suspend() again at once, or suspend_recover() */
     HV_SHUT_DOWN,    /* rebooted, powered off or crashed: see info() */
     HV_SUSPEND_ERROR /* *e says why; the guest runs */
 };
@@ -160,11 +162,13 @@ struct hv_ops {
      * Cleaned up by suspend_close; leftovers of a crashed predecessor are
      * cleaned up by the next suspend_open or suspend_close. */
     int (*suspend_open)(struct hv *hv, uint32_t domid, struct err *e);
-    enum hv_suspend_path (*suspend_path)(struct hv *hv);
+    /* How the next suspend() will ask. Looks at what the guest offers now, and
+     * makes ready for that: its module comes and goes. */
+    enum hv_suspend_path (*suspend_path)(struct hv *hv, uint32_t domid);
     /* Ask the guest to suspend and wait until it has, at most `deadline_ms`.
-     * A guest that took the request and is late is waited for (it runs, up to
-     * 25 s), and resumed as soon as it suspends: nobody else would do it. A
-     * guest that is paused, or that somebody else suspends, is HV_NOT_IN_TIME.
+     * A guest that took the request and is late (HV_LATE) still has it, for up
+     * to 25 s: the next suspend() waits for the same answer. A guest that is
+     * paused, or that somebody else suspends, is HV_NOT_IN_TIME.
      * The caller has noted durably that it asks (I5). */
     enum hv_suspend_result (*suspend)(struct hv *hv, uint32_t domid,
                                       unsigned deadline_ms, struct err *e);

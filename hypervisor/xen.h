@@ -48,7 +48,8 @@ struct xen_suspend {
     uint64_t offer_ns;          /* when to look again for an event channel */
     int events;                 /* watch events of `control` beyond our own */
     bool asked;                 /* through `control` */
-    bool late; /* asked, never answered, could not be withdrawn */
+    uint64_t asked_ns;
+    bool late; /* asked, not answered, could not be withdrawn */
 };
 
 /* Buffers for get_state(), allocated by its first call (xen_state.c). */
@@ -132,7 +133,7 @@ void xen_logdirty_stop(struct hv *hv, uint32_t domid);
 
 /* xen_suspend.c ----------------------------------------------------------- */
 int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e);
-enum hv_suspend_path xen_suspend_path(struct hv *hv);
+enum hv_suspend_path xen_suspend_path(struct hv *hv, uint32_t domid);
 enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
                                    unsigned deadline_ms, struct err *e);
 int xen_resume(struct hv *hv, uint32_t domid, struct err *e);

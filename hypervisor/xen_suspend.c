@@ -29,8 +29,8 @@
 #include "common/fault.h"
 #include "common/log.h"
 
-/* How long a guest that took a request may need to freeze its tasks, or to
- * give up on that (Linux: 20 s). */
+/* How long after it was asked a guest may suspend: it needs that to freeze its
+ * tasks, or to give up on that (Linux: 20 s). */
 #define LATE_NS (25 * NS_PER_SEC)
 /* The same for one that is asked by event channel: guest/fast-suspend gives up
  * after 3 s (patience_ms). */
@@ -44,6 +44,11 @@
 #define POLL_NS 300000
 
 #define VCPU_PAGES ((sizeof(vcpu_guest_context_t) + HV_PAGE - 1) / HV_PAGE)
+
+static uint64_t late_ns(enum hv_suspend_path path)
+{
+    return path == HV_SUSPEND_EVTCHN ? LATE_EVTCHN_NS : LATE_NS;
+}
 
 /* --- What the domain is doing -------------------------------------------- */
 
@@ -89,13 +94,33 @@ static void wait_a_little(struct xen *x, uint64_t left_ns)
         event_take(x, ns);
 }
 
-/* Ends early when the guest turns out to suspend for somebody else. */
+/* Is our end of the guest's channel still bound to it? */
+static bool still_bound(struct xen *x)
+{
+    xc_evtchn_status_t st = {.dom = DOMID_SELF,
+                             .port = (evtchn_port_t)x->suspend.port};
+
+    return xc_evtchn_status(x->xch, &st) || st.status == EVTCHNSTAT_interdomain;
+}
+
+/* Asked by event channel, the guest has closed it: it unloaded its module,
+ * which first ends the suspend that is under way. */
+static bool channel_gone(struct xen *x)
+{
+    return x->suspend.open && x->suspend.path == HV_SUSPEND_EVTCHN &&
+           !still_bound(x);
+}
+
+/* Ends early when the guest turns out to suspend for somebody else, or never.
+ */
 static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline)
 {
     for (;;) {
+        bool gone = channel_gone(x); /* looked at first: what it did counts */
         enum seen seen = look(x, domid);
         uint64_t now = clock_ns();
-        if (seen != SEEN_RUNNING || now >= deadline || xen_control_taken(x))
+        if (seen != SEEN_RUNNING || now >= deadline || gone ||
+            xen_control_taken(x))
             return seen;
         wait_a_little(x, deadline - now);
     }
@@ -218,22 +243,6 @@ int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e)
     return 0;
 }
 
-enum hv_suspend_path xen_suspend_path(struct hv *hv)
-{
-    return xen_of(hv)->suspend.path;
-}
-
-/* --- Suspending ---------------------------------------------------------- */
-
-/* Is our end of the guest's channel still bound to it? */
-static bool still_bound(struct xen *x)
-{
-    xc_evtchn_status_t st = {.dom = DOMID_SELF,
-                             .port = (evtchn_port_t)x->suspend.port};
-
-    return xc_evtchn_status(x->xch, &st) || st.status == EVTCHNSTAT_interdomain;
-}
-
 static bool newly_offered(struct xen *x)
 {
     struct xen_suspend *s = &x->suspend;
@@ -245,28 +254,35 @@ static bool newly_offered(struct xen *x)
     return published_port(x, s->domid, &port);
 }
 
-/* The guest may load its module, or unload it, at any time. */
-static int path_check(struct hv *hv, uint32_t domid, struct err *e)
+/* The guest may load its module, or unload it, at any time. Without a way at
+ * all, the next suspend() says so, and this looks again. */
+enum hv_suspend_path xen_suspend_path(struct hv *hv, uint32_t domid)
 {
     struct xen *x = xen_of(hv);
-    enum hv_suspend_path path = x->suspend.path;
+    struct xen_suspend *s = &x->suspend;
+    enum hv_suspend_path path = s->path;
+    struct err e = ERR_INIT;
 
-    if (path == HV_SUSPEND_EVTCHN ? still_bound(x) : !newly_offered(x))
-        return 0;
-    if (xen_suspend_open(hv, domid, e))
-        return -1;
-    if (x->suspend.path != path)
+    if (s->open &&
+        (path == HV_SUSPEND_EVTCHN ? still_bound(x) : !newly_offered(x)))
+        return path;
+    if (xen_suspend_open(hv, domid, &e))
+        log_warn("domain %u: %s", domid, e.text);
+    else if (s->path != path)
         log_info("domain %u is asked to suspend %s from now on", domid,
                  path == HV_SUSPEND_EVTCHN ? "through xenstore"
                                            : "by event channel");
-    return 0;
+    return s->path;
 }
+
+/* --- Suspending ---------------------------------------------------------- */
 
 static int ask(struct xen *x, struct err *e)
 {
     struct xen_suspend *s = &x->suspend;
 
     s->asked = false;
+    s->asked_ns = clock_ns();
     if (s->port >= 0)
         event_take(x, 0); /* of a suspend that came late */
     /* Xenstore first: were the guest about to suspend for somebody else, they
@@ -349,34 +365,28 @@ static enum hv_suspend_result leave_to_them(struct xen *x, struct err *e)
     return not_ours(domid, e);
 }
 
-/* The deadline is over. A request in xenstore can be taken back unless the
- * guest has it already; then, and on the event channel, the guest will suspend
- * or give up. That is waited for, because nobody else would resume it; the
- * guest runs meanwhile. */
+/* The deadline is over, the guest runs. A request in xenstore can be taken back
+ * unless the guest has it already; then, and on the event channel, the guest
+ * will suspend or give up, and nobody else would resume it. */
 static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
                                        unsigned deadline_ms, struct err *e)
 {
     struct xen_suspend *s = &x->suspend;
 
+    s->late = false;
+    if (channel_gone(x)) {
+        err_kind(e, ERR_TIMEOUT,
+                 "domain %u closed its suspend event channel when asked to "
+                 "suspend",
+                 domid);
+        return HV_NOT_IN_TIME;
+    }
     err_kind(e, ERR_TIMEOUT, "domain %u did not suspend within %u ms", domid,
              deadline_ms);
     if (s->path == HV_SUSPEND_XENSTORE && xen_control_withdraw(x, s->control))
         return HV_NOT_IN_TIME;
-    s->late = true;
-    uint64_t late = s->path == HV_SUSPEND_EVTCHN ? LATE_EVTCHN_NS : LATE_NS;
-    enum seen seen = wait_until(x, domid, clock_ns() + late);
-    if (xen_control_taken(x))
-        return leave_to_them(x, e);
-    switch (seen) {
-    case SEEN_SHUT_DOWN:
-        return HV_SHUT_DOWN;
-    case SEEN_RUNNING:
-        return HV_NOT_IN_TIME;
-    case SEEN_SUSPENDED:
-        break;
-    }
-    s->late = false;
-    return resume(x, domid, e) ? HV_SUSPEND_ERROR : HV_NOT_IN_TIME;
+    s->late = clock_ns() < s->asked_ns + late_ns(s->path);
+    return s->late ? HV_LATE : HV_NOT_IN_TIME;
 }
 
 /* Before asking: a guest that is stopped by somebody else is not ours to
@@ -408,12 +418,11 @@ static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
         err_set(e, "suspend of domain %u was not prepared", domid);
         return HV_SUSPEND_ERROR;
     }
-    /* An answer to an earlier request is as good as one to a new one. */
-    if (!s->late || look(x, domid) != SEEN_SUSPENDED) {
+    /* An answer to an earlier request is as good as one to a new one, and a
+     * second request might be answered by a second suspend. */
+    if (!s->late) {
         if (!may_ask(x, domid, e))
             return HV_NOT_IN_TIME;
-        if (path_check(hv, domid, e))
-            return HV_SUSPEND_ERROR;
         fault_point("suspend.asking");
         if (ask(x, &why)) {
             err_kind(e, why.kind, "%s", why.text);
@@ -428,6 +437,7 @@ static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
         s->late = false;
         return HV_SUSPENDED;
     case SEEN_SHUT_DOWN:
+        s->late = false;
         err_kind(e, ERR_GONE, "domain %u has shut down", domid);
         return HV_SHUT_DOWN;
     case SEEN_RUNNING:
@@ -442,7 +452,7 @@ enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
     struct xen *x = xen_of(hv);
     enum hv_suspend_result result = suspend(hv, domid, deadline_ms, e);
 
-    if (result != HV_SUSPENDED)
+    if (result != HV_SUSPENDED && result != HV_LATE)
         hear(x, domid, false);
     return result;
 }
@@ -494,6 +504,8 @@ int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
 
     snprintf(control, sizeof control, "/local/domain/%u/control/shutdown",
              domid);
+    if (x->suspend.domid == domid)
+        x->suspend.late = false;
     /* The predecessor's subscription points to a port that is closed. */
     xc_domain_subscribe_for_suspend(x->xch, domid, 0);
     if (xen_control_withdraw(x, control))

@@ -324,6 +324,30 @@ static void a_suspend_that_fails_leaves_the_guest_running(void **state)
     assert_taken(1);
 }
 
+static enum hv_suspend_result suspend_late(struct hv *h, uint32_t id,
+                                           unsigned ms, struct err *e)
+{
+    (void)h;
+    (void)id;
+    err_kind(e, ERR_TIMEOUT, "not within %u ms", ms);
+    return HV_LATE;
+}
+
+static void a_request_that_the_guest_has_still_is_noted(void **state)
+{
+    struct err e = ERR_INIT;
+
+    (void)state;
+    guest_write(3, 1);
+    ops.suspend = suspend_late;
+    assert_int_equal(take(&e), CAPTURE_LATE);
+    assert_int_equal(e.kind, ERR_TIMEOUT);
+    assert_true(suspend_flag_get(&c.flag));
+    ops.suspend = suspend;
+    assert_taken(1);
+    assert_false(suspend_flag_get(&c.flag));
+}
+
 static void a_guest_that_shut_down_is_told_and_not_resumed(void **state)
 {
     struct err e = ERR_INIT;
@@ -379,6 +403,7 @@ int main(void)
         T(a_lost_bitmap_voids_but_the_guest_runs),
         T(more_dirty_pages_than_staging_are_kept),
         T(a_suspend_that_fails_leaves_the_guest_running),
+        T(a_request_that_the_guest_has_still_is_noted),
         T(a_guest_that_shut_down_is_told_and_not_resumed),
         T(a_guest_that_could_not_be_resumed_is_not_taken),
         T(a_guest_that_is_stuck_keeps_the_flag),

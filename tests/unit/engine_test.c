@@ -298,6 +298,49 @@ static void a_suspend_acknowledged_too_late_is_still_ours(void **state)
     pair_free(p);
 }
 
+/* The agent of a guest that takes long to answer loses its session meanwhile:
+ * nobody but us resumes the guest. */
+static void a_late_guest_is_resumed_without_a_session(void **state)
+{
+    struct pair *p = pair_new();
+
+    (void)state;
+    p->config.evtchn_deadline_ms = 1;
+    pair_start(p);
+    assert_true(pair_wait(p, ENGINE_SYNCED, 1));
+    __atomic_store_n(&p->no_reconnect, true, __ATOMIC_SEQ_CST);
+    deed(p, FAKE_DELAY_US, 200000);
+    unsigned skips = pair_seen(p, ENGINE_SKIPPED);
+    assert_true(pair_wait(p, ENGINE_SKIPPED, skips + 3));
+    pair_cut(p);
+    assert_true(pair_guest_runs(p, 200));
+    assert_int_equal(pair_info(p).shutdown, HV_RUNNING);
+    pair_free(p);
+}
+
+static void a_module_that_was_just_loaded_has_its_own_deadline(void **state)
+{
+    struct pair *p = pair_new();
+
+    (void)state;
+    p->config.interval_ms = 60000;
+    p->config.shortest_ms = 1;
+    p->config.xenstore_deadline_ms = 30000;
+    p->config.evtchn_deadline_ms = 20;
+    pair_start(p);
+    assert_true(pair_wait(p, ENGINE_SYNCED, 1));
+    deed(p, FAKE_STOCK, 1);
+    engine_kick(p->engine);
+    assert_true(pair_wait(p, ENGINE_EPOCH, 1));
+    deed(p, FAKE_REFUSE, 1);
+    deed(p, FAKE_STOCK, 0);
+    uint64_t start = clock_ns();
+    engine_kick(p->engine);
+    assert_true(pair_wait(p, ENGINE_SKIPPED, 1));
+    assert_true(clock_ns() - start < 10 * NS_PER_SEC);
+    pair_free(p);
+}
+
 static void a_suspend_by_others_is_left_alone(void **state)
 {
     struct pair *p = pair_new();
@@ -529,6 +572,8 @@ int main(void)
         cmocka_unit_test(log_dirty_turned_off_by_others_voids_the_replica),
         cmocka_unit_test(a_guest_that_will_not_suspend_skips_epochs_only),
         cmocka_unit_test(a_suspend_acknowledged_too_late_is_still_ours),
+        cmocka_unit_test(a_late_guest_is_resumed_without_a_session),
+        cmocka_unit_test(a_module_that_was_just_loaded_has_its_own_deadline),
         cmocka_unit_test(a_suspend_by_others_is_left_alone),
         cmocka_unit_test(a_failed_mark_gives_the_epoch_up),
         cmocka_unit_test(a_state_that_grows_skips_one_epoch),

@@ -104,6 +104,23 @@ static void a_guest_that_can_not_be_stopped_is_asked_less_often(void **state)
     assert_int_equal(pace_due(&p).idle_ns, now + 200 * MS);
 }
 
+/* Were it left to itself, a guest that suspends now would stay suspended. */
+static void a_guest_that_has_the_request_is_not_left_to_itself(void **state)
+{
+    struct pace p = paced(2);
+
+    (void)state;
+    pace_skipped(&p, AT);
+    pace_late(&p, AT + 7 * MS);
+    assert_int_equal(pace_due(&p).hurry_ns, AT + 7 * MS);
+    assert_int_equal(pace_due(&p).idle_ns, AT + 7 * MS);
+    pace_skipped(&p, AT + 9 * MS);
+    assert_int_equal(pace_due(&p).idle_ns, AT + 9 * MS + 400 * MS);
+    pace_late(&p, AT + 700 * MS);
+    pace_paused(&p, AT + 701 * MS, AT + 703 * MS);
+    assert_int_equal(pace_due(&p).idle_ns, AT + 901 * MS);
+}
+
 static void a_long_interval_is_not_shortened_by_skips(void **state)
 {
     struct pace p = paced(2);
@@ -124,6 +141,7 @@ int main(void)
             a_slow_suspend_keeps_the_interval_but_lets_the_guest_run),
         cmocka_unit_test(the_share_holds_over_many_pauses),
         cmocka_unit_test(a_guest_that_can_not_be_stopped_is_asked_less_often),
+        cmocka_unit_test(a_guest_that_has_the_request_is_not_left_to_itself),
         cmocka_unit_test(a_long_interval_is_not_shortened_by_skips),
     };
 
