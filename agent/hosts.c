@@ -252,6 +252,24 @@ static void connect_later(struct host *h)
     h->backoff = h->backoff * 2 > BACKOFF_MAX ? BACKOFF_MAX : h->backoff * 2;
 }
 
+/* At most a line a second, however many come. */
+static void stranger_log(const struct err *why)
+{
+    static uint64_t said_ns;
+    static unsigned unsaid;
+    uint64_t now = clock_ns();
+
+    if (said_ns && now - said_ns < NS_PER_SEC) {
+        unsaid++;
+        return;
+    }
+    if (unsaid)
+        log_info("%u more sessions from strangers ended", unsaid);
+    log_info("host session from a stranger ended: %s", why->text);
+    said_ns = now;
+    unsaid = 0;
+}
+
 static void on_closed(struct link_session *s, const struct err *why, void *arg)
 {
     struct host_session *x = arg;
@@ -261,7 +279,7 @@ static void on_closed(struct link_session *s, const struct err *why, void *arg)
     uint64_t heard = session_heard(x);
 
     if (!h) {
-        log_info("host session from a stranger ended: %s", why->text);
+        stranger_log(why);
         session_forget(x, why);
         return;
     }
@@ -388,7 +406,7 @@ static void on_arrival(void *arg, const struct wire_preamble *p, int fd,
     struct host_session *x = session_new(d, NULL);
     if (link_accept(d->loop, d->tls, fd, WIRE_HOST, on_lookup, d, &callbacks, x,
                     &x->s, &e)) {
-        log_warn("connection from %s: %s", from, e.text);
+        stranger_log(&e);
         session_forget(x, &e);
     }
 }

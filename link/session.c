@@ -33,9 +33,7 @@ static void session_release(struct link_session *s)
     ev_io_stop(s->loop, &s->out);
     ev_timer_stop(s->loop, &s->deadline);
     ev_timer_stop(s->loop, &s->again);
-    if (s->counted)
-        s->tls->handshakes--;
-    s->counted = false;
+    handshake_over(s, false);
     if (s->pipe)
         pipe_session_gone(s->pipe);
     s->pipe = NULL;
@@ -232,37 +230,14 @@ void session_start_tls(struct link_session *s)
     session_again(s); /* a client speaks first */
 }
 
-static void where_from(int fd, char *out, size_t size)
-{
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
-    char text[INET6_ADDRSTRLEN] = "";
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&a;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&a;
-
-    snprintf(out, size, "an unknown address");
-    if (getpeername(fd, (struct sockaddr *)&a, &n))
-        return;
-    if (a.ss_family == AF_INET)
-        inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
-    else if (a.ss_family == AF_INET6)
-        inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
-    if (text[0])
-        snprintf(out, size, "%s",
-                 strncmp(text, "::ffff:", 7) ? text : text + 7);
-}
-
 int link_accept(struct ev_loop *loop, struct link_tls *tls, int fd,
                 enum wire_kind kind, link_lookup *lookup, void *lookup_arg,
                 const struct link_callbacks *cb, void *arg,
                 struct link_session **out, struct err *e)
 {
+    char address[INET6_ADDRSTRLEN];
+
     *out = NULL;
-    if (tls->handshakes >= HANDSHAKES_MAX) {
-        close(fd);
-        return err_kind(e, ERR_REFUSED, "%u handshakes are under way already",
-                        tls->handshakes);
-    }
     if (socket_nonblocking(fd)) {
         err_sys(e, "prepare a connection");
         close(fd);
@@ -273,9 +248,13 @@ int link_accept(struct ev_loop *loop, struct link_tls *tls, int fd,
     s->fd = fd;
     s->lookup = lookup;
     s->lookup_arg = lookup_arg;
-    s->counted = true;
-    tls->handshakes++;
-    where_from(fd, s->where, sizeof s->where);
+    address_text(fd, address);
+    snprintf(s->where, sizeof s->where, "%s",
+             address[0] ? address : "an unknown address");
+    if (handshake_begin(s, e)) {
+        session_free(s);
+        return -1;
+    }
     session_start_tls(s);
     session_deadline(s, HANDSHAKE_MS / 1000.);
     *out = s;

@@ -86,7 +86,9 @@ int link_connect(struct ev_loop *loop, struct link_tls *tls,
 
 /* Do TLS as the server on a connection whose preamble was read. Takes `fd`
  * (also on error). Handshake bound: 5 s; at most 64 handshakes at a time a
- * link_tls, ERR_REFUSED above. */
+ * link_tls: one more ends the oldest from an address where no known key was
+ * ever shown, else the oldest if this one's address is such; ERR_REFUSED
+ * else. */
 int link_accept(struct ev_loop *loop, struct link_tls *tls, int fd,
                 enum wire_kind kind, link_lookup *lookup, void *lookup_arg,
                 const struct link_callbacks *cb, void *arg,

@@ -91,9 +91,7 @@ static enum outcome handshake(struct link_session *s)
     }
     s->state = S_OPEN;
     ev_timer_stop(s->loop, &s->deadline);
-    if (s->counted)
-        s->tls->handshakes--;
-    s->counted = false;
+    handshake_over(s, true);
     s->stats.ready_ns = s->stats.heard_ns = clock_ns();
     s->rekey_at = s->tls->rekey_bytes;
     snprintf(s->stats.cipher, sizeof s->stats.cipher, "%s",

@@ -4,6 +4,7 @@
 #ifndef LINK_SESSION_PRIV_H
 #define LINK_SESSION_PRIV_H
 
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <ev.h>
@@ -14,6 +15,7 @@
 
 #define HANDSHAKE_MS       5000
 #define HANDSHAKES_MAX     64
+#define FRIENDS_MAX        32
 #define FAIL_CLOSE_MS      1000
 #define LINGER_MS          500         /* for the peer to read our alert */
 #define BURST              (256 << 10) /* bytes each way, each iteration */
@@ -24,9 +26,12 @@
 
 struct link_tls {
     SSL_CTX *ctx;
-    uint8_t pin[PIN_BYTES]; /* our own, for sentences */
-    unsigned handshakes;    /* as a server, now under way */
-    uint64_t rekey_bytes;   /* TLS_REKEY_BYTES; tests make it small */
+    uint8_t pin[PIN_BYTES];      /* our own, for sentences */
+    unsigned handshakes;         /* as a server, now under way */
+    struct link_session *oldest; /* of those */
+    char friends[FRIENDS_MAX][INET6_ADDRSTRLEN]; /* where keys were proven */
+    unsigned friend_next;
+    uint64_t rekey_bytes; /* TLS_REKEY_BYTES; tests make it small */
 };
 
 /* One encoded record on its way out. */
@@ -108,7 +113,9 @@ struct link_session {
     struct buf payload;
     bool greeted; /* HELLO came */
     bool hold;
-    bool counted; /* in tls->handshakes */
+    bool counted; /* in tls->handshakes, and in the list of them */
+    bool known_address;
+    struct link_session *younger;
 
     struct link_stats stats;
     struct err why; /* kind 0: not known yet */
@@ -128,6 +135,14 @@ void session_again(struct link_session *s);
 void session_start_tls(struct link_session *s);
 /* "birch (10.0.0.2:7788)", or the address when there is no name. */
 void session_who(const struct link_session *s, char *out, size_t size);
+
+/* handshakes.c */
+/* Make room for a handshake as the server, or refuse it. */
+int handshake_begin(struct link_session *s, struct err *e);
+/* It is over (idempotent); as either side's when `proven`. */
+void handshake_over(struct link_session *s, bool proven);
+/* The numeric address of the other end; empty: unknown. */
+void address_text(int fd, char out[INET6_ADDRSTRLEN]);
 
 /* session_io.c: work on whatever is possible now, then set the watchers. */
 void session_pump(struct link_session *s);

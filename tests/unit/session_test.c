@@ -243,32 +243,68 @@ static void a_connection_that_ends_at_once_is_reported(void **state)
     assert_int_equal(p.b.why.kind, ERR_GONE);
 }
 
+static void accept_one(struct side *side, int *other, int rc, struct err *e)
+{
+    int fd[2];
+
+    tcp_pair(fd);
+    *other = fd[1];
+    assert_int_equal(link_accept(EV_DEFAULT, p.birch.tls, fd[0], WIRE_VM,
+                                 lookup_one, NULL, &side_callbacks, side,
+                                 &side->s, e),
+                     rc);
+}
+
 static void handshakes_are_bounded_in_number(void **state)
 {
-    struct side many[HANDSHAKES_MAX] = {0};
+    struct side many[HANDSHAKES_MAX] = {0}, newer = {0}, over = {0};
+    struct link_tls *tls = p.birch.tls;
     struct err e = ERR_INIT;
-    int fd[HANDSHAKES_MAX][2], over[2];
+    int fd[HANDSHAKES_MAX + 2];
 
     (void)state;
+    snprintf(tls->friends[0], sizeof tls->friends[0], "127.0.0.1");
     for (int i = 0; i < HANDSHAKES_MAX; i++) {
-        tcp_pair(fd[i]);
-        assert_int_equal(link_accept(EV_DEFAULT, p.birch.tls, fd[i][0], WIRE_VM,
-                                     lookup_one, NULL, &side_callbacks,
-                                     &many[i], &many[i].s, NULL),
-                         0);
+        if (i == 3)
+            tls->friends[0][0] = '\0'; /* strangers from here on */
+        accept_one(&many[i], &fd[i], 0, &e);
     }
-    tcp_pair(over);
-    assert_int_equal(link_accept(EV_DEFAULT, p.birch.tls, over[0], WIRE_VM,
-                                 lookup_one, NULL, &side_callbacks, &p.b,
-                                 &p.b.s, &e),
-                     -1);
+    /* The oldest stranger makes room for another. */
+    accept_one(&newer, &fd[HANDSHAKES_MAX], 0, &e);
+    assert_int_equal(tls->handshakes, HANDSHAKES_MAX);
+    ev_run(EV_DEFAULT, EVRUN_NOWAIT);
+    for (int i = 0; i < HANDSHAKES_MAX; i++)
+        assert_int_equal(many[i].closed, i == 3);
+    assert_int_equal(many[3].why.kind, ERR_REFUSED);
+    /* Friends only: a stranger is refused, a friend takes the oldest's place.
+     */
+    for (struct link_session *s = tls->oldest; s; s = s->younger)
+        s->known_address = true;
+    accept_one(&over, &fd[HANDSHAKES_MAX + 1], -1, &e);
     assert_int_equal(e.kind, ERR_REFUSED);
-    close(over[1]);
-    for (int i = 0; i < HANDSHAKES_MAX; i++) {
+    close(fd[HANDSHAKES_MAX + 1]);
+    snprintf(tls->friends[0], sizeof tls->friends[0], "127.0.0.1");
+    accept_one(&over, &fd[HANDSHAKES_MAX + 1], 0, &e);
+    ev_run(EV_DEFAULT, EVRUN_NOWAIT);
+    assert_int_equal(many[0].closed, 1);
+    assert_int_equal(tls->handshakes, HANDSHAKES_MAX);
+    side_free(&newer);
+    side_free(&over);
+    for (int i = 0; i < HANDSHAKES_MAX; i++)
         side_free(&many[i]);
-        close(fd[i][1]);
-    }
-    assert_int_equal(p.birch.tls->handshakes, 0);
+    for (int i = 0; i < HANDSHAKES_MAX + 2; i++)
+        close(fd[i]);
+    assert_int_equal(tls->handshakes, 0);
+    assert_null(tls->oldest);
+}
+
+static void where_a_key_was_shown_friends_are(void **state)
+{
+    (void)state;
+    pair_open(&p);
+    assert_string_equal(p.birch.tls->friends[0], "127.0.0.1");
+    assert_string_equal(p.alder.tls->friends[0], "127.0.0.1");
+    assert_string_equal(p.alder.tls->friends[1], "");
 }
 
 static void aes_is_used_only_when_both_have_it(void **state)
@@ -547,6 +583,7 @@ int main(void)
         T(random_bytes_instead_of_tls_are_survived),
         T(a_connection_that_ends_at_once_is_reported),
         T(handshakes_are_bounded_in_number),
+        T(where_a_key_was_shown_friends_are),
         T(aes_is_used_only_when_both_have_it),
         T(the_largest_record_arrives_whole),
         T(an_empty_payload_is_a_record),
