@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "agent/lock.h"
 #include "agent/paths.h"
 #include "agent/save.h"
 #include "agent/turn.h"
@@ -151,6 +153,7 @@ void agent_exit(struct agent *a, enum agent_exit status)
         a->forgotten = true;
         if (save_delete(a->rec.uuid, &e))
             log_error("dom=%s %s", a->rec.name, e.text);
+        unlink(path_agent(a->rec.uuid).s);
     }
     a->exit_status = a->forgotten ? AGENT_EXIT_DONE : status;
     a->over = true;
@@ -430,6 +433,9 @@ static int agent_setup(struct agent *a, const char *uuid, struct err *e)
     if (!uuid_parse(uuid, a->uuid))
         return err_set(e, "'%s' is not a uuid", uuid);
     fault_setup(path_run().s);
+    /* Nothing of the VM is touched by two. */
+    if (lock_take(path_agent(uuid).s, e) < 0)
+        return -1;
     if (link_key_load(path_etc().s, false, &a->key, e) ||
         link_tls_new(a->key, &a->tls, e) || agent_hv_open(&a->hv, e))
         return -1;

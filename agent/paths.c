@@ -86,6 +86,11 @@ struct path path_vm(const char *uuid)
     return rooted("/run/understudy/vm/%s.sock", uuid);
 }
 
+struct path path_agent(const char *uuid)
+{
+    return rooted("/run/understudy/%s.agent", uuid);
+}
+
 struct path path_flag(const char *uuid)
 {
     return rooted("/run/understudy/%s.suspend", uuid);

@@ -34,6 +34,7 @@ struct path path_record(const char *uuid); /* vms/UUID.json */
 struct path path_lock(void);              /* understudyd.lock */
 struct path path_control(void);           /* control.sock */
 struct path path_vm(const char *uuid);    /* vm/UUID.sock, the agent's */
+struct path path_agent(const char *uuid); /* UUID.agent, the agent's lock */
 struct path path_flag(const char *uuid);  /* UUID.suspend: a suspend is asked */
 struct path path_watch(const char *uuid); /* UUID.watch: a watcher's lock */
 struct path path_takeover(const char *uuid); /* UUID.takeover: mark.h */

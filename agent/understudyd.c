@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The daemon's main(): options, the single instance, start and end; or, as
  * `understudyd agent ROLE UUID`, one VM's agent. */
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
 #include "agent/control.h"
 #include "agent/hosts.h"
+#include "agent/lock.h"
 #include "agent/paths.h"
 #include "agent/supervise.h"
 #include "common/cleanup.h"
@@ -32,26 +30,14 @@ static const char usage[] =
 
 /* --- Start and end ------------------------------------------------------ */
 
-/* Held as long as the process lives. */
-static int lock_take(struct err *e)
+static int instance_lock(struct err *e)
 {
-    struct path path = path_lock();
-    int fd = open(path.s, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-
-    if (fd < 0)
-        return err_sys(e, "open %s", path.s);
-    if (flock(fd, LOCK_EX | LOCK_NB)) {
-        int r = errno;
-        close(fd);
-        if (r != EWOULDBLOCK)
-            return err_sys(e, "lock %s", path.s);
-        err_kind(e, ERR_REFUSED, "understudyd runs already (%s is locked)",
-                 path.s);
-        return err_hint(e, "`understudy version` talks to it");
-    }
-    if (ftruncate(fd, 0) || dprintf(fd, "%d\n", (int)getpid()) < 0)
-        log_warn("write %s: %m", path.s);
-    return 0;
+    if (lock_take(path_lock().s, e) >= 0)
+        return 0;
+    if (e->kind != ERR_REFUSED)
+        return -1;
+    err_add(e, "understudyd runs already");
+    return err_hint(e, "`understudy version` talks to it");
 }
 
 static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
@@ -75,7 +61,7 @@ static int daemon_setup(struct daemon *d, const char *config, struct err *e)
     d->name[strcspn(d->name, ".")] = '\0';
     if (!d->name[0])
         return err_set(e, "this host has no name");
-    if (paths_setup(e) || lock_take(e))
+    if (paths_setup(e) || instance_lock(e))
         return -1;
     fault_setup(path_run().s);
     if (link_key_load(path_etc().s, true, &d->key, e) ||

@@ -8,16 +8,17 @@ hosts_make
 guest_make alder web
 await 5 peer_is_up birch alder || fail "no peer"
 idle() { # PORT: 150 connections that begin as a host's does, in turns
-    local n fds=()
-    for n in $(seq 1500); do
+    local i n fds=()
+    for i in $(seq 1500); do
         exec {fd}<>"/dev/tcp/127.0.0.1/$1" || continue
         printf 'UNDRSTDY\1\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' >&"$fd"
         fds+=("$fd")
         [ ${#fds[@]} -le 150 ] || {
-            exec {fds[0]}>&-
+            n=${fds[0]}
+            exec {n}>&-
             fds=("${fds[@]:1}")
         }
-        [ $((n % 50)) != 0 ] || sleep 0.2
+        [ $((i % 50)) != 0 ] || sleep 0.2
     done
 }
 idle "${PORT[alder]}" 2>/dev/null &
