@@ -202,7 +202,7 @@ void host_session_reply(struct host_session *x, const uint8_t *payload,
         err_set(&e, c ? "REPLY is not a JSON object"
                       : "REPLY to a request that was not made");
         link_fail(x->s, &e);
-    } else if (ipc_error_of(reply, &e)) {
+    } else if (ipc_error_of_peer(reply, &e)) {
         err_add(&e, "%s", x->h->peer.name);
         call_end(c, NULL, &e);
     } else {

@@ -94,6 +94,8 @@ const char *ipc_kind_name(enum err_kind kind);
 enum err_kind ipc_kind_parse(const char *name);
 /* Fill *e from a reply's error, hint and kind; true when it has an error. */
 bool ipc_error_of(const json_t *reply, struct err *e);
+/* The same from another host's reply: only printable text comes of it. */
+bool ipc_error_of_peer(const json_t *reply, struct err *e);
 
 /* Members of an object, with a default when missing or of another type. The
  * string is borrowed from the object. */

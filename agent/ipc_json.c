@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/ipc.h"
+#include "common/text.h"
 
 static const char *const kinds[] = {
     [ERR_FAILED] = "failed",   [ERR_USAGE] = "usage", [ERR_REFUSED] = "refused",
@@ -37,6 +38,17 @@ bool ipc_error_of(const json_t *reply, struct err *e)
     if (hint[0])
         err_hint(e, "%s", hint);
     return true;
+}
+
+bool ipc_error_of_peer(const json_t *reply, struct err *e)
+{
+    bool bad = ipc_error_of(reply, e);
+
+    if (bad) {
+        text_printable(e->text);
+        text_printable(e->hint);
+    }
+    return bad;
 }
 
 static void reply_send(struct ipc_conn *c, const json_t *request, json_t *reply)

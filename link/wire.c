@@ -3,6 +3,7 @@
  * see wire.h and docs/protocol.md. Called by sessions and by the agents that
  * speak through them, on any thread: there is no state here. */
 #include "link/wire.h"
+#include "common/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -129,18 +130,10 @@ static int malformed(uint32_t type, struct err *e)
                    wire_type_name(type));
 }
 
-/* What a peer says is shown on terminals and in logs. */
-static void make_printable(char *s)
-{
-    for (; *s; s++)
-        if (*s < ' ' || *s > '~')
-            *s = '?';
-}
-
 static void read_text(struct reader *r, char *out, size_t size)
 {
     read_str(r, out, size);
-    make_printable(out);
+    text_printable(out);
 }
 
 /* Senders cut their texts to the limit instead of breaking the protocol. */

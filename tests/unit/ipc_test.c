@@ -415,6 +415,22 @@ static void errors_travel_whole(void **state)
     pair_end(&p);
 }
 
+static void a_peers_error_writes_nothing_but_text(void **state)
+{
+    json_t *reply = json_pack("{ss ss}", "error",
+                              "no\033]0;owned\a\n<3>dom=web \xc2\x9b"
+                              "31m",
+                              "hint", "type\rthis");
+    struct err e = ERR_INIT;
+
+    (void)state;
+    assert_true(ipc_error_of_peer(reply, &e));
+    assert_string_equal(e.text, "no?]0;owned?"
+                                "?<3>dom=web ??31m");
+    assert_string_equal(e.hint, "type?this");
+    json_decref(reply);
+}
+
 static void a_broadcast_reaches_everybody(void **state)
 {
     struct pair p;
@@ -453,6 +469,7 @@ int main(void)
         CASE(one_path_has_one_listener),
         CASE(a_dead_listeners_socket_is_replaced),
         CASE(errors_travel_whole),
+        CASE(a_peers_error_writes_nothing_but_text),
         CASE(a_broadcast_reaches_everybody),
     };
 
