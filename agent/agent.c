@@ -33,9 +33,9 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     log_info("dom=%s event=%s %s", a->rec.name, name, text);
-    json_t *msg =
-        json_pack("{s:s, s:s, s:I, s:s}", "event", name, "text", text,
-                  "time_ms", (json_int_t)clock_wall_ms(), "vm", a->rec.name);
+    json_t *msg = json_pack("{s:s, s:o, s:I, s:s}", "event", name, "text",
+                            text_json(text), "time_ms",
+                            (json_int_t)clock_wall_ms(), "vm", a->rec.name);
     ipc_broadcast(a->ipc, msg);
     json_decref(msg);
 }
@@ -135,9 +135,9 @@ void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
     log_info("dom=%s state=%s was=%s %s", a->rec.name, vm_state_name(to),
              vm_state_name(from), a->reason);
     json_t *msg =
-        json_pack("{s:s, s:s, s:s, s:s, s:I}", "state", vm_state_name(to),
+        json_pack("{s:s, s:s, s:s, s:o, s:I}", "state", vm_state_name(to),
                   "previous", vm_state_name(from), "vm", a->rec.name, "text",
-                  a->reason, "time_ms", (json_int_t)clock_wall_ms());
+                  text_json(a->reason), "time_ms", (json_int_t)clock_wall_ms());
     if (state_binds(to))
         later_done(later_new(a, msg), -1, NULL);
     else
@@ -343,14 +343,14 @@ static json_t *status_build(struct agent *a)
 {
     uint64_t now = clock_ns();
     json_t *o = json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:s, s:i}", "name",
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:o, s:i}", "name",
         a->rec.name, "uuid", a->rec.uuid, "domid", (json_int_t)a->rec.domid,
         "role", vm_role_name(a->rec.role), "state", vm_state_name(a->state.now),
         "peer", a->rec.peer, "arbiter", a->rec.arbiter, "generation",
         (json_int_t)a->lease.generation, "interval_ms", (int)a->rec.interval_ms,
         "peer_heard_ms",
         (json_int_t)(lease_silence(&a->lease, now) / NS_PER_MS), "reason",
-        a->reason, "pid", (int)getpid());
+        text_json(a->reason), "pid", (int)getpid());
     json_object_set_new(o, "lease",
                         json_string(lease_state_name(a->lease.state)));
     json_object_set_new(o, "timeout_ms", json_integer(a->rec.timeout_ms));

@@ -162,11 +162,11 @@ void control_peer_list(struct op *op)
         if (h && !host_up(h))
             host_error(h, &e);
         json_array_append_new(
-            list, json_pack("{ss ss si ss sb sI ss}", "name", p->name,
+            list, json_pack("{ss ss si ss sb sI so}", "name", p->name,
                             "address", p->address, "port", p->port, "pin", pin,
                             "up", h && host_up(h), "heard_ms",
                             (json_int_t)(h ? host_heard_ms(h) : -1), "reason",
-                            e.text));
+                            text_json(e.text)));
     }
     op_reply(op, json_pack("{so}", "peers", list));
 }

@@ -265,6 +265,18 @@ static int already_check(const struct protect *p, struct err *e)
     return err_hint(e, "understudy status %s", vm->rec.name);
 }
 
+/* Everything that tells of it does so in JSON. */
+static int name_check(const struct hv_domain *dom, struct err *e)
+{
+    json_t *j = json_string(dom->name);
+
+    json_decref(j);
+    if (j)
+        return 0;
+    err_kind(e, ERR_REFUSED, "the name of domain %u is not UTF-8", dom->domid);
+    return err_hint(e, "xl rename %u NAME", dom->domid);
+}
+
 /* What the hypervisor says about the VM; on the job's thread. */
 static int inspect_run(void *arg, struct err *e)
 {
@@ -276,7 +288,9 @@ static int inspect_run(void *arg, struct err *e)
         return -1;
     int rc = hv->ops->find(hv, p->vm_name, &dom, e);
     if (!rc)
-        rc = hv->ops->check_protect(hv, dom.domid, e);
+        rc = name_check(&dom, e) || hv->ops->check_protect(hv, dom.domid, e)
+                 ? -1
+                 : 0;
     hv->ops->close(hv);
     if (rc)
         return -1;

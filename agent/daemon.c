@@ -22,10 +22,8 @@ void daemon_event(struct daemon *d, const char *name, const char *vm,
         log_info("dom=%s event=%s %s", vm, name, text);
     else
         log_info("event=%s %s", name, text);
-    /* Cut text may end inside a character. */
-    json_t *j = json_pack("{ss ss ss?}", "event", name, "vm", vm, "text", text);
-    if (!j)
-        j = json_pack("{ss ss}", "event", name, "vm", vm);
+    json_t *j = json_pack("{ss ss so}", "event", name, "vm", vm, "text",
+                          text_json(text));
     events_add(&d->events, j);
     json_decref(j);
 }

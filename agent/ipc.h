@@ -97,6 +97,9 @@ bool ipc_error_of(const json_t *reply, struct err *e);
 /* The same from another host's reply: only printable text comes of it. */
 bool ipc_error_of_peer(const json_t *reply, struct err *e);
 
+/* A string, also of text that is cut in the middle of a character or was never
+ * UTF-8, which JSON can't hold: then only ASCII is left of it. */
+json_t *text_json(const char *text);
 /* Members of an object, with a default when missing or of another type. The
  * string is borrowed from the object. */
 const char *json_text(const json_t *o, const char *key, const char *otherwise);

@@ -70,9 +70,7 @@ void ipc_reply(struct ipc_conn *c, const json_t *request, json_t *extra)
     reply_send(c, request, reply);
 }
 
-/* Text of ours may be cut in the middle of a character, or hold a name that
- * is not UTF-8: JSON can't. */
-static json_t *text_json(const char *text)
+json_t *text_json(const char *text)
 {
     json_t *j = json_string(text);
 

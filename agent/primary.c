@@ -56,11 +56,12 @@ static double backoff(struct primary *p)
  * ones try again for as long as it takes. */
 static void protect_undo(struct primary *p)
 {
-    json_t *msg = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I}", "event", "failed", "vm",
-        p->a->rec.name, "text", p->failure.text, "hint", p->failure.hint,
-        "kind", ipc_kind_name(p->failure.kind ? p->failure.kind : ERR_FAILED),
-        "time_ms", (json_int_t)clock_wall_ms());
+    json_t *msg =
+        json_pack("{s:s, s:s, s:o, s:o, s:s, s:I}", "event", "failed", "vm",
+                  p->a->rec.name, "text", text_json(p->failure.text), "hint",
+                  text_json(p->failure.hint), "kind",
+                  ipc_kind_name(p->failure.kind ? p->failure.kind : ERR_FAILED),
+                  "time_ms", (json_int_t)clock_wall_ms());
 
     ipc_broadcast(p->a->ipc, msg);
     json_decref(msg);

@@ -342,12 +342,12 @@ json_t *vm_status_known(const struct vm *vm)
 
     reason_known(vm, reason, sizeof reason);
     json_t *o = json_pack(
-        "{ss ss sI ss ss ss ss sI sI sI ss}", "name", r->name, "uuid", r->uuid,
+        "{ss ss sI ss ss ss ss sI sI sI so}", "name", r->name, "uuid", r->uuid,
         "domid", (json_int_t)r->domid, "role", vm_role_name(r->role), "state",
         vm_state_name(vm->state), "peer", r->peer, "arbiter", r->arbiter,
         "generation", (json_int_t)r->generation, "interval_ms",
         (json_int_t)r->interval_ms, "timeout_ms", (json_int_t)r->timeout_ms,
-        "reason", reason);
+        "reason", text_json(reason));
     vm_status_add(vm, o, false);
     return o;
 }

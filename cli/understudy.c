@@ -32,12 +32,31 @@ static int usage(FILE *f, int status)
     return status;
 }
 
+/* What is asked of the daemon is JSON. */
+static int arguments_check(int argc, char **argv)
+{
+    struct err e = ERR_INIT;
+
+    for (int i = 1; i < argc; i++) {
+        json_t *j = json_string(argv[i]);
+        if (!j) {
+            err_kind(&e, ERR_USAGE, "argument %d is not UTF-8", i);
+            err_hint(&e, "a VM can be named by its domain's number, too");
+            return cli_error(&e);
+        }
+        json_decref(j);
+    }
+    return EXIT_FINE;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
 
     if (!name)
         return usage(stderr, EXIT_USAGE);
+    if (arguments_check(argc, argv))
+        return EXIT_USAGE;
     if (!strcmp(name, "--help") || !strcmp(name, "-h"))
         return usage(stdout, EXIT_FINE);
     if (!strcmp(name, "help")) {

@@ -22,6 +22,13 @@ refused 2 'arbiter' alder protect web birch
 refused 2 '' alder protect web
 refused 1 'paxos' alder protect web birch --arbiter paxos
 refused 1 'not protected' alder takeover web
+say "== a name that is not UTF-8, by itself and by its number =="
+guest alder create "$(printf 'caf\351')" >/dev/null
+refused 1 'is not UTF-8' alder protect "$(guest alder list | awk 'END { print $1 }')" birch --arbiter none
+grep -q 'xl rename' <<<"$out" || fail "does not say what to do"
+refused 2 'is not UTF-8' alder protect "$(printf 'caf\351')" birch --arbiter none
+refused 2 'is not UTF-8' alder status "$(printf 'caf\351')"
+guest alder destroy "$(printf 'caf\351')"
 say "== the name is taken on birch =="
 guest birch create web 100 500 2 >/dev/null
 refused 1 'there is a domain web here' alder protect web birch --arbiter none
