@@ -87,7 +87,7 @@ $(foreach d,lab fake,$(eval $(call test_programs,$(d))))
 LABPROGS := $(patsubst tests/lab/%.c,$(BUILD)/lab/%,\
             $(wildcard tests/lab/*-test.c tests/lab/*-hold.c))
 labprogs: $(LABPROGS)
-fakeprogs: $(BUILD)/fake/guest $(BUILD)/fake/hostile $(BUILD)/sim
+fakeprogs: $(addprefix $(BUILD)/,fake/guest fake/hostile fake/proxy sim)
 $(BUILD)/sim: $(call obj,tests/sim/*.c) $(BUILD)/heartbeat.a $(BUILD)/common.a
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^

@@ -43,7 +43,7 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
 static void record_update(struct agent *a)
 {
     a->rec.state = a->state.now;
-    a->rec.generation = a->lease.generation;
+    agent_lease_record(a);
 }
 
 bool agent_save(struct agent *a)
@@ -166,32 +166,7 @@ void agent_give_up(struct agent *a, const struct err *why)
     agent_exit(a, AGENT_EXIT_AGAIN);
 }
 
-/* --- The lease ------------------------------------------------------------
- * The arbiter `none` grants everything at once: both sides go on after their
- * timers, as `protect` says when it is typed. */
-
-void agent_lease_action(struct agent *a, enum lease_action action)
-{
-    if (action == LEASE_DO_ASK) {
-        fault_point("lease.ask");
-        agent_event(a, "generation",
-                    "asking for generation %llu (arbiter none grants it)",
-                    (unsigned long long)a->lease.generation + 1);
-        action = lease_event(&a->lease, LEASE_EV_GRANTED, clock_ns());
-    }
-    if (action == LEASE_DO_NOTHING)
-        return;
-    /* To keep still is right whether it can be written down or not. */
-    if (!agent_save(a) && action != LEASE_DO_FENCE)
-        return;
-    fault_point("lease.decided");
-    a->role->decided(a, action);
-}
-
-void agent_lease_event(struct agent *a, enum lease_event ev)
-{
-    agent_lease_action(a, lease_event(&a->lease, ev, clock_ns()));
-}
+/* --- Time ---------------------------------------------------------------- */
 
 static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
@@ -351,9 +326,8 @@ static json_t *status_build(struct agent *a)
         "peer_heard_ms",
         (json_int_t)(lease_silence(&a->lease, now) / NS_PER_MS), "reason",
         text_json(a->reason), "pid", (int)getpid());
-    json_object_set_new(o, "lease",
-                        json_string(lease_state_name(a->lease.state)));
     json_object_set_new(o, "timeout_ms", json_integer(a->rec.timeout_ms));
+    agent_lease_status(a, o);
     a->role->status(a, o);
     return o;
 }
@@ -460,6 +434,9 @@ static void agent_free(struct agent *a)
 {
     agent_session_drop(a);
     ipc_server_free(a->ipc);
+    if (a->forgotten)
+        agent_lease_leave(a);
+    agent_lease_close(a);
     link_tls_free(a->tls);
     link_key_free(a->key);
     if (a->hv)
@@ -473,9 +450,10 @@ static int agent_run(struct agent *a, struct err *e)
     ev_signal_init(&term, term_cb, SIGTERM);
     term.data = a;
     ev_signal_start(a->loop, &term);
-    lease_init(&a->lease,
-               a->rec.role == ROLE_PRIMARY ? LEASE_FREE : LEASE_EMPTY,
-               a->rec.generation, a->rec.timeout_ms * NS_PER_MS, clock_ns());
+    if (agent_lease_open(a, e))
+        return -1;
+    agent_lease_begin(a,
+                      a->rec.role == ROLE_PRIMARY ? LEASE_FREE : LEASE_EMPTY);
     state_load(&a->state, a->rec.state, clock_ns());
     if (a->role->start(a, e))
         return -1;

@@ -15,6 +15,7 @@
 #include "agent/ipc.h"
 #include "agent/state.h"
 #include "agent/store.h"
+#include "heartbeat/arbiter.h"
 #include "heartbeat/lease.h"
 #include "hypervisor/hv.h"
 #include "link/session.h"
@@ -30,6 +31,9 @@ struct agent_role {
     void (*tick)(struct agent *a, uint64_t now);
     /* The lease decided; the record is already written. */
     void (*decided)(struct agent *a, enum lease_action action);
+    /* The arbiter's answer has changed the lease's generation: the session
+     * with the peer is over. Before decided(). */
+    void (*generation)(struct agent *a);
     void (*session_ready)(struct agent *a);
     void (*record)(struct agent *a, uint32_t type, const uint8_t *payload,
                    size_t len);
@@ -59,6 +63,10 @@ struct agent {
     struct ipc_conn *daemon; /* the client that asked last as the daemon */
     struct lease lease;
     uint64_t daemon_heard_ns; /* peer's daemon, as our daemon tells */
+    struct arbiter *arb;      /* NULL: none */
+    bool arb_lost;            /* as was said last */
+    char arb_refusal[256];    /* likewise */
+    uint64_t told_claim;      /* nonce of the claim that was told of */
 
     struct link_key *key;
     struct link_tls *tls;
@@ -94,9 +102,22 @@ void agent_exit(struct agent *a, enum agent_exit status);
 /* A mistake of ours or a host that can't go on: say it, exit AGAIN. */
 void agent_give_up(struct agent *a, const struct err *why);
 
+/* --- agent_lease.c --- */
 /* Feed the lease and carry out what comes of it. */
 void agent_lease_event(struct agent *a, enum lease_event ev);
 void agent_lease_action(struct agent *a, enum lease_action action);
+/* The arbiter of a->rec, connected or not. */
+int agent_lease_open(struct agent *a, struct err *e);
+void agent_lease_close(struct agent *a);
+/* The lease in this state, at the record's generation. */
+void agent_lease_begin(struct agent *a, enum lease_state state);
+/* The record's part that is the lease's, for agent_save(). */
+void agent_lease_record(struct agent *a);
+/* Protection ended while the VM was ours: leave the arbiter's record to
+ * nobody, if it answers within a second. Everything else is over. */
+void agent_lease_leave(struct agent *a);
+void agent_lease_status(struct agent *a, json_t *out);
+
 /* Ask the daemon something: {"ask":ID,...}; the answer comes by role->request
  * as a message with "answer". */
 void agent_ask(struct agent *a, json_t *msg);

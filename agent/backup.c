@@ -52,8 +52,7 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
 
     (void)loop;
     (void)revents;
-    if (ack.epoch <= b->ack_sent || !b->rep ||
-        (a->lease.state != LEASE_EMPTY && a->lease.state != LEASE_STANDBY))
+    if (ack.epoch <= b->ack_sent || !b->rep || !backup_follows(b))
         return;
     b->ack_sent = ack.epoch;
     agent_lease_event(a, LEASE_EV_COMMIT);
@@ -102,6 +101,14 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
         link_fail(a->session, &e);
         return;
     }
+    if (a->arb) {
+        if (backup_generation_fits(b, &h) &&
+            memcmp(a->rec.incarnation, h.incarnation, 16)) {
+            memcpy(a->rec.incarnation, h.incarnation, 16);
+            agent_save_later(a);
+        }
+        return;
+    }
     if (a->lease.state == LEASE_WON) {
         if (!lease_keeps(a->lease.generation, true, h.generation))
             agent_lease_event(a, LEASE_EV_DENIED);
@@ -125,6 +132,11 @@ static void on_epoch_record(struct backup *b, enum epoch_record type,
 
     if (!b->rep && b->left_session == b->session_no)
         return;
+    if (b->a->arb && !backup_follows(b)) {
+        err_kind(&e, ERR_GONE, "%s may be taken over here", b->a->rec.name);
+        link_fail(b->a->session, &e);
+        return;
+    }
     if (!b->rep)
         err_set(&e, "pages came before the shell was ready");
     else if (!replica_record(b->rep, type, payload, len, &e))
@@ -327,6 +339,7 @@ static void backup_tick(struct agent *a, uint64_t now)
     bool replica = a->lease.state != LEASE_EMPTY;
 
     ask_for_primary(b, now);
+    backup_keep_tick(b);
     if (b->marked && !a->unsaved) {
         mark_remove(a->rec.uuid);
         b->marked = false;
@@ -377,6 +390,7 @@ static int backup_start(struct agent *a, struct err *e)
     if (mine)
         return 0;
     /* What a predecessor held died with it: memory alone is no replica. */
+    backup_lease_begin(b);
     agent_state(a, VM_SYNCING, "waiting for %s", a->rec.peer);
     backup_clear(b);
     return 0;
@@ -517,6 +531,7 @@ const struct agent_role agent_backup_role = {
     .start = backup_start,
     .tick = backup_tick,
     .decided = backup_decided,
+    .generation = backup_generation,
     .session_ready = backup_session_ready,
     .record = backup_record,
     .session_closed = backup_session_closed,

@@ -58,6 +58,17 @@ struct backup {
 /* backup.c. Apply thread: epoch n is committed. */
 void backup_committed(void *arg, uint64_t epoch, uint64_t applied);
 
+/* backup_keep.c: with an arbiter. */
+/* The lease of this agent's start, when nothing runs here. */
+void backup_lease_begin(struct backup *b);
+void backup_generation(struct agent *a);
+/* The primary's HELLO. False: the session goes no further. */
+bool backup_generation_fits(struct backup *b, const struct wire_hello *h);
+/* May epochs be taken, and acknowledged? */
+bool backup_follows(const struct backup *b);
+/* From the tick: the operator's takeover came to nothing. */
+void backup_keep_tick(struct backup *b);
+
 /* backup_shell.c */
 void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len);
 /* Void the replica, have it and its shell removed. No job may be under way. */
@@ -70,6 +81,8 @@ void backup_settle(struct backup *b);
 /* backup_takeover.c */
 /* The generation is won: become the VM. */
 void backup_takeover_start(struct backup *b);
+/* Say to who typed `takeover` how it ended; `why` NULL: well. */
+void backup_taker_answer(struct backup *b, const struct err *why);
 /* The operator's `takeover`. */
 void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg);
 /* At the start: we run the VM since an earlier takeover, or a predecessor died

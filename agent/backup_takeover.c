@@ -97,7 +97,7 @@ static void rename_done(void *arg, int rc, const struct err *e)
     backup_settle(b);
 }
 
-static void taker_answer(struct backup *b, const struct err *why)
+void backup_taker_answer(struct backup *b, const struct err *why)
 {
     if (b->taker && why)
         ipc_reply_error(b->taker, b->take_request, why);
@@ -114,11 +114,13 @@ static void takeover_failed(struct takeover_job *j, const struct err *e)
 
     b->a->rec.running = false;
     agent_state(b->a, VM_FAILED, "the takeover failed: %s", e->text);
-    taker_answer(b, e);
+    backup_taker_answer(b, e);
     b->work = WORK_NONE;
     b->rep = j->rep;
     free(j);
     backup_settle(b);
+    if (b->a->arb)
+        agent_lease_event(b->a, LEASE_EV_FAILED);
 }
 
 static void unpause_done(void *arg, int rc, const struct err *e)
@@ -141,9 +143,11 @@ static void unpause_done(void *arg, int rc, const struct err *e)
         (unsigned long long)a->lease.generation,
         (unsigned long long)((b->claimed_ns - b->heard_ns) / NS_PER_MS),
         (unsigned long long)((b->running_ns - b->claimed_ns) / NS_PER_MS));
-    taker_answer(b, NULL);
+    backup_taker_answer(b, NULL);
     b->work = WORK_RENAME;
     job_start(a->loop, rename_run, rename_done, j);
+    if (a->arb)
+        agent_lease_event(a, LEASE_EV_STARTED);
 }
 
 /* The shell is the VM, as far as memory and state go. */
@@ -189,17 +193,33 @@ void backup_takeover_start(struct backup *b)
     job_start(a->loop, takeover_run, takeover_done, j);
 }
 
+static bool arbiter_is_up(struct agent *a, struct err *e)
+{
+    struct arbiter_health h;
+
+    a->arb->ops->health(a->arb, &h);
+    if (!h.up && e)
+        *e = h.why;
+    return h.up;
+}
+
 void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
 {
     struct agent *a = b->a;
     uint64_t silent = lease_silence(&a->lease, clock_ns());
+    bool claims = a->arb && a->lease.state == LEASE_CLAIMING;
     struct err e = ERR_INIT;
 
     if (a->lease.state == LEASE_WON && a->state.now == VM_FAILED)
         err_kind(&e, ERR_REFUSED, "%s", a->reason);
     else if (a->lease.state == LEASE_WON)
         err_kind(&e, ERR_REFUSED, "%s runs here already", a->rec.name);
-    else if (a->lease.state != LEASE_STANDBY || !b->rep)
+    else if (a->arb && !arbiter_is_up(a, &e))
+        err_add(&e, "%s can't be taken over now", a->rec.name);
+    else if (claims && b->take_request)
+        err_kind(&e, ERR_REFUSED, "the arbiter is being asked for %s already",
+                 a->rec.name);
+    else if ((a->lease.state != LEASE_STANDBY && !claims) || !b->rep)
         err_kind(&e, ERR_REFUSED, "there is no whole replica of %s here",
                  a->rec.name);
     else if (silent < a->lease.timeout_ns && !json_flag(msg, "force", false))
@@ -215,6 +235,8 @@ void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
     }
     b->taker = c;
     b->take_request = json_incref(msg);
+    if (claims)
+        return; /* the outcome is the answer */
     enum lease_action act = lease_event(&a->lease, LEASE_EV_FORCED, clock_ns());
     agent_lease_action(a, act);
 }
@@ -231,6 +253,8 @@ static int resume_finish(struct agent *a, const struct hv_domain *d,
     err_clear(e);
     agent_state(a, VM_TAKEN_OVER,
                 "the agent died during the takeover; its successor went on");
+    if (a->arb)
+        agent_lease_event(a, LEASE_EV_STARTED);
     return 0;
 }
 
@@ -297,5 +321,7 @@ int backup_resume(struct backup *b, struct err *e)
     }
     a->lease.state = LEASE_WON;
     a->rec.domid = d.domid;
+    if (a->arb && !unfinished && d.domid)
+        agent_lease_event(a, LEASE_EV_STARTED);
     return unfinished ? resume_finish(a, &d, e) : 0;
 }

@@ -13,6 +13,7 @@
 
 #include "agent/paths.h"
 #include "common/cleanup.h"
+#include "heartbeat/arbiter.h"
 #include "hypervisor/xlcfg.h"
 
 #define FILE_MAX (64u << 10)
@@ -37,7 +38,7 @@ static const struct number {
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
-static const char *const other_keys[] = {"port", "listen", "log"};
+static const char *const other_keys[] = {"port", "listen", "log", "arbiter"};
 
 static const struct {
     const char *name;
@@ -186,6 +187,7 @@ static int number_read(struct xlcfg *cfg, struct config *c,
 static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
                     struct err *e)
 {
+    const struct arbiter_ops *ops;
     long port;
 
     for (size_t i = 0; i < NUMBERS; i++) {
@@ -194,13 +196,16 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
     }
     if (xlcfg_long(cfg, "port", 7788, 1, 65535, &port, e) ||
         xlcfg_string(cfg, "listen", "::", c->listen, sizeof c->listen, e) ||
+        xlcfg_string(cfg, "arbiter", "", c->arbiter, sizeof c->arbiter, e) ||
         level_read(cfg, c, path, e))
         return -1;
     c->port = (uint16_t)port;
     if (!c->listen[0])
         return err_kind(e, ERR_USAGE, "%s: listen=\"\" is no address", path);
     derive(c);
-    return 0;
+    return c->arbiter[0] && arbiter_find(c->arbiter, &ops, e)
+               ? err_add(e, "%s", path)
+               : 0;
 }
 
 int config_load(struct config *c, const char *path, struct err *e)

@@ -40,6 +40,9 @@ struct config {
     unsigned staging_mb;
     /* max_vms=64 (1..1024), max_clients=64 (4..1024): of the daemon */
     unsigned max_vms, max_clients;
+    /* arbiter="": a line of heartbeat/arbiter.h; "none" is none, and "" leaves
+     * it to `understudy arbiter set` */
+    char arbiter[512];
     /* log="info": error, warn, info, debug */
     enum log_level log;
 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/daemon_arbiter.h"
 #include "agent/paths.h"
 #include "common/log.h"
 #include "link/wire.h"
@@ -199,12 +200,20 @@ static const struct {
     const char *name;
     void (*run)(struct op *op);
 } verbs[] = {
-    {"version", control_version},     {"key", control_key},
-    {"names", control_names},         {"status", control_status},
-    {"events", control_events},       {"wait", control_wait},
-    {"protect", control_protect},     {"unprotect", control_unprotect},
-    {"takeover", control_takeover},   {"peer-add", control_peer_add},
-    {"peer-list", control_peer_list}, {"peer-remove", control_peer_remove},
+    {"version", control_version},
+    {"key", control_key},
+    {"names", control_names},
+    {"status", control_status},
+    {"events", control_events},
+    {"wait", control_wait},
+    {"protect", control_protect},
+    {"unprotect", control_unprotect},
+    {"takeover", control_takeover},
+    {"peer-add", control_peer_add},
+    {"peer-list", control_peer_list},
+    {"peer-remove", control_peer_remove},
+    {"arbiter-set", control_arbiter_set},
+    {"arbiter-show", control_arbiter_show},
 };
 
 static void on_opened(struct ipc_conn *conn, void *arg)

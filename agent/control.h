@@ -11,10 +11,12 @@
  *   status [vm]                      status [one object a VM]
  *   events [vm] [count] [follow]     events [..]
  *   wait vm state timeout_ms         state
- *   protect vm peer arbiter [interval_ms] [timeout_ms] [wait]
+ *   protect vm peer [arbiter] [interval_ms] [timeout_ms] [wait]
  *   unprotect vm
  *   takeover vm [force]
  *   peer-add name address pin        peer-remove name
+ *   arbiter-set arbiter              arbiter, others: VMs that have another
+ *   arbiter-show                     arbiter, from, up, heard_ms, reason, hint
  *   peer-list                        peers [{name,address,port,pin,up,
  *                                    heard_ms,reason}]
  *

@@ -11,6 +11,7 @@
 #include <sys/random.h>
 
 #include "agent/control.h"
+#include "agent/daemon_arbiter.h"
 #include "agent/hosts.h"
 #include "agent/job.h"
 #include "common/log.h"
@@ -277,6 +278,11 @@ static int name_check(const struct hv_domain *dom, struct err *e)
     return err_hint(e, "xl rename %u NAME", dom->domid);
 }
 
+static bool has_arbiter(const struct protect *p)
+{
+    return strcmp(p->rec.arbiter, "none") != 0;
+}
+
 /* What the hypervisor says about the VM; on the job's thread. */
 static int inspect_run(void *arg, struct err *e)
 {
@@ -302,6 +308,49 @@ static int inspect_run(void *arg, struct err *e)
     return 0;
 }
 
+/* The VM is ours, in the arbiter too: a generation that no older replica has.
+ */
+static void on_registered(void *arg, uint64_t generation, const struct err *why)
+{
+    struct protect *p = arg;
+
+    if (why) {
+        protect_end(p, why);
+        return;
+    }
+    p->rec.generation = generation;
+    job_start(p->d->loop, save_run, save_done, p);
+}
+
+static void record_begin(struct protect *p)
+{
+    struct host *h = host_find(p->d, p->rec.peer);
+    struct err e = ERR_INIT;
+
+    if (!has_arbiter(p)) {
+        job_start(p->d->loop, save_run, save_done, p);
+    } else if (h) {
+        darbiter_register(p->d, p->rec.uuid, h, on_registered, p);
+    } else {
+        err_kind(&e, ERR_GONE, "%s is no peer any more", p->rec.peer);
+        protect_end(p, &e);
+    }
+}
+
+/* After a takeover the record has its arbiter already. */
+static int turn_check(const struct protect *p, const struct vm *vm,
+                      struct err *e)
+{
+    if (arbiter_same(vm->rec.arbiter, p->rec.arbiter))
+        return 0;
+    err_kind(e, ERR_REFUSED, "%s was protected with the arbiter %s",
+             vm->rec.name, vm->rec.arbiter);
+    return err_hint(e,
+                    "understudy unprotect %s first, or name that one with "
+                    "--arbiter",
+                    vm->rec.name);
+}
+
 static bool is_replica(const char *name)
 {
     size_t n = strlen(name), tag = strlen(HV_REPLICA_TAG);
@@ -321,38 +370,41 @@ static void inspect_done(void *arg, int rc, const struct err *why)
         err_kind(&e, ERR_REFUSED, "%s is a replica", p->rec.name);
         err_hint(&e, "protect the VM itself, on the host that runs it");
         protect_end(p, &e);
-    } else if (already_check(p, &e)) {
+    } else if (already_check(p, &e) || (vm && turn_check(p, vm, &e))) {
         protect_end(p, &e);
     } else {
         p->claimed = true;
         if (vm)
             turn(p, vm);
         else
-            job_start(p->d->loop, save_run, save_done, p);
+            record_begin(p);
     }
+}
+
+static void on_met(void *arg, uint64_t generation, const struct err *why)
+{
+    struct protect *p = arg;
+
+    (void)generation;
+    if (why)
+        protect_end(p, why);
+    else
+        job_start(p->d->loop, inspect_run, inspect_done, p);
 }
 
 static void on_pinged(void *arg, json_t *reply, const struct err *why)
 {
     struct protect *p = arg;
+    struct host *h = host_find(p->d, p->rec.peer);
+    struct err e = ERR_INIT;
 
-    if (reply)
-        job_start(p->d->loop, inspect_run, inspect_done, p);
+    err_kind(&e, ERR_GONE, "%s is no peer any more", p->rec.peer);
+    if (!reply || !h)
+        protect_end(p, reply ? &e : why);
+    else if (has_arbiter(p))
+        darbiter_meet(p->d, h, on_met, p);
     else
-        protect_end(p, why);
-}
-
-static int arbiter_check(const char *arbiter, struct err *e)
-{
-    if (!arbiter[0]) {
-        err_kind(e, ERR_USAGE, "an arbiter has to be named");
-        return err_hint(e, "--arbiter none: but then a cut link between the "
-                           "hosts can make both run the VM");
-    }
-    if (!strcmp(arbiter, "none"))
-        return 0;
-    err_kind(e, ERR_REFUSED, "the arbiter %.64s is not yet available", arbiter);
-    return err_hint(e, "--arbiter none is the only one in this version");
+        on_met(p, 0, NULL);
 }
 
 static int request_read(struct protect *p, struct err *e)
@@ -366,7 +418,7 @@ static int request_read(struct protect *p, struct err *e)
 
     if (!name[0] || strlen(name) >= sizeof p->vm_name)
         return err_kind(e, ERR_USAGE, "no VM of such a name");
-    if (arbiter_check(json_text(q, "arbiter", ""), e))
+    if (darbiter_choose(p->d, json_text(q, "arbiter", ""), p->rec.arbiter, e))
         return -1;
     if (interval < 1 || interval > 60000 || timeout < 100 || timeout > 600000)
         return err_kind(e, ERR_USAGE,
@@ -388,7 +440,6 @@ static int request_read(struct protect *p, struct err *e)
     }
     snprintf(p->vm_name, sizeof p->vm_name, "%s", name);
     snprintf(p->rec.peer, sizeof p->rec.peer, "%s", peer);
-    snprintf(p->rec.arbiter, sizeof p->rec.arbiter, "none");
     p->rec.role = ROLE_PRIMARY;
     p->rec.generation = 1;
     p->rec.interval_ms = (unsigned)interval;

@@ -13,6 +13,7 @@
 #include "agent/events.h"
 #include "agent/ipc.h"
 #include "agent/store.h"
+#include "heartbeat/arbiter.h"
 #include "hypervisor/hv.h"
 #include "link/key.h"
 #include "link/peers.h"
@@ -33,6 +34,9 @@ struct daemon {
     struct link_listener *listener;
     struct link_peers peers; /* the file; hosts follow it */
     bool peers_busy;         /* a job is writing the file */
+
+    char arbiter[ARBITER_LINE_MAX]; /* daemon_arbiter.c; "": none is set */
+    struct arbiter *arb;            /* NULL: likewise */
 
     struct host *hosts;            /* hosts.c */
     struct host_session *arriving; /* no key shown yet */

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What a peer's daemon may ask of this one: ping, prepare (be the backup of a
- * VM), query, forget. The peer is hostile: everything it says is checked, and
- * it is told only of VMs whose peer it is. */
+/* What a peer's daemon may ask of this one: ping, arbiter (is it the same, and
+ * can it be reached), prepare (be the backup of a VM), query, forget. The peer
+ * is hostile: everything it says is checked, and it is told only of VMs whose
+ * peer it is. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/daemon_arbiter.h"
 #include "agent/hosts.h"
 #include "agent/job.h"
 #include "common/log.h"
@@ -156,6 +158,11 @@ static void prepare_existing(struct prepare *p, struct vm *vm)
     if (vm->damaged) {
         err_kind(&e, ERR_REFUSED, "%s", vm->reason);
     } else if (theirs && vm->rec.role == ROLE_BACKUP &&
+               !arbiter_same(vm->rec.arbiter, p->rec.arbiter)) {
+        err_kind(&e, ERR_REFUSED, "%s is known there with the arbiter %s",
+                 vm->rec.name, vm->rec.arbiter);
+        err_hint(&e, "on %s: understudy unprotect %s", us, vm->rec.name);
+    } else if (theirs && vm->rec.role == ROLE_BACKUP &&
                vm->state != VM_FENCED) {
         /* Even when it took the VM over: the two agents meet, and the
          * generations tell who keeps it. */
@@ -195,12 +202,10 @@ static int prepare_parse(struct vm_record *r, const struct daemon *d,
                          const struct link_peer *from, const json_t *msg,
                          struct err *e)
 {
-    const char *arbiter = json_text(msg, "arbiter", "");
     uint8_t uuid[16];
 
-    if (strcmp(arbiter, "none"))
-        return err_kind(e, ERR_REFUSED, "%s knows no other arbiter than none",
-                        d->name);
+    if (darbiter_agrees(d, json_text(msg, "arbiter", ""), r->arbiter, e))
+        return -1;
     if (!uuid_parse(json_text(msg, "uuid", ""), uuid) ||
         !incarnation_parse(json_text(msg, "incarnation", ""), r->incarnation))
         return err_kind(e, ERR_USAGE, "prepare: no uuid or incarnation");
@@ -213,7 +218,6 @@ static int prepare_parse(struct vm_record *r, const struct daemon *d,
     uuid_format(uuid, r->uuid);
     snprintf(r->name, sizeof r->name, "%s", name);
     snprintf(r->peer, sizeof r->peer, "%s", from->name);
-    snprintf(r->arbiter, sizeof r->arbiter, "%s", arbiter);
     r->role = ROLE_BACKUP;
     r->generation = (uint64_t)json_number(msg, "generation", 0);
     r->domid = -1;
@@ -245,6 +249,21 @@ static void on_prepare(struct daemon *d, struct host_request *r,
         prepare_existing(p, vm);
     else
         prepare_create(p);
+}
+
+/* --- arbiter ------------------------------------------------------------ */
+
+static void on_arbiter(struct daemon *d, struct host_request *r,
+                       const json_t *msg)
+{
+    char ours[ARBITER_LINE_MAX];
+    struct err e = ERR_INIT;
+
+    if (darbiter_agrees(d, json_text(msg, "line", ""), ours, &e) ||
+        darbiter_up(d, &e))
+        host_reply_error(r, &e);
+    else
+        host_reply(r, json_pack("{sb}", "ok", 1));
 }
 
 /* --- query, forget ------------------------------------------------------ */
@@ -319,6 +338,8 @@ void host_request_handle(struct daemon *d, struct host_request *r,
     if (!strcmp(op, "ping")) {
         host_reply(
             r, json_pack("{sb ss}", "ok", 1, "version", UNDERSTUDY_VERSION));
+    } else if (!strcmp(op, "arbiter")) {
+        on_arbiter(d, r, msg);
     } else if (!strcmp(op, "prepare")) {
         on_prepare(d, r, from, msg);
     } else if (!strcmp(op, "query")) {

@@ -66,6 +66,11 @@ struct path path_peers(void)
     return rooted("/etc/understudy/peers");
 }
 
+struct path path_arbiter(void)
+{
+    return rooted("/etc/understudy/arbiter");
+}
+
 struct path path_record(const char *uuid)
 {
     return rooted("/var/lib/understudy/vms/%s.json", uuid);

@@ -23,6 +23,7 @@ static const char *const phase_names[] = {
     [PH_RUN] = "run",         [PH_REJOIN] = "rejoin",
     [PH_STOP] = "stop",       [PH_ENDING] = "ending",
     [PH_FENCED] = "fenced",   [PH_NO_GUEST] = "no guest",
+    [PH_YIELDED] = "yielded",
 };
 
 void primary_phase(struct primary *p, enum phase to)
@@ -119,7 +120,7 @@ void primary_leave(struct primary *p)
 {
     enum lease_state now = p->a->lease.state;
 
-    if (now == LEASE_GUARDED || now == LEASE_ASKING)
+    if (now == LEASE_GUARDED || now == LEASE_ASKING || now == LEASE_YIELDED)
         primary_phase(p, PH_STOP); /* the lease lets go after its timeout */
     else
         primary_end(p, ENGINE_RELEASE, THEN_DONE);
@@ -182,70 +183,6 @@ void primary_ended(struct primary *p)
     }
 }
 
-static void leftovers_end(struct primary *p, bool release)
-{
-    struct agent *a = p->a;
-    char tag[NETBUF_TAG_MAX + 1];
-    struct err e = ERR_INIT;
-
-    if (!p->leftovers)
-        return;
-    snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
-    if (netbuf_cleanup_leftovers(tag, release, &e))
-        agent_event(a, "error", "%s held output: %s",
-                    release ? "releasing" : "dropping", e.text);
-    p->leftovers = false;
-}
-
-static void fence(struct primary *p)
-{
-    struct agent *a = p->a;
-    struct err e = ERR_INIT;
-
-    if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
-        log_error("dom=%s pause: %s", a->rec.name, e.text);
-    a->rec.running = false;
-    agent_state(a, VM_FENCED, "%s runs the VM now; the copy here is paused",
-                a->rec.peer);
-    leftovers_end(p, false);
-    primary_end(p, ENGINE_DROP, THEN_FENCED);
-}
-
-/* Going on alone. */
-static void degraded(struct primary *p)
-{
-    struct agent *a = p->a;
-    unsigned long long generation = a->lease.generation;
-
-    if (p->skipped.text[0])
-        agent_state(a, VM_DEGRADED, "running alone, generation %llu: %s",
-                    generation, p->skipped.text);
-    else
-        agent_state(a, VM_DEGRADED,
-                    "running alone, generation %llu: no epoch got to %s for "
-                    "%u ms",
-                    generation, a->rec.peer, a->rec.timeout_ms);
-}
-
-/* What the lease decided. */
-static void primary_decided(struct agent *a, enum lease_action action)
-{
-    struct primary *p = a->priv;
-
-    if (action == LEASE_DO_FENCE)
-        fence(p);
-    if (action != LEASE_DO_RELEASE)
-        return;
-    leftovers_end(p, true);
-    bool told = p->phase == PH_DISCARD || p->phase == PH_STOP;
-    if (!told && !p->voided && a->state.now == VM_PROTECTED)
-        degraded(p);
-    if (p->eng && p->phase != PH_ENDING)
-        primary_end(p, ENGINE_RELEASE, p->then);
-    else if (!p->eng && p->phase == PH_STOP)
-        primary_end(p, ENGINE_RELEASE, p->then);
-}
-
 /* --- Starting --- */
 
 void primary_prepare(struct primary *p)
@@ -295,6 +232,9 @@ static void look_for_guest(struct primary *p)
 {
     switch (guest_look(p)) {
     case GUEST_RUNS:
+        if (primary_returned(p))
+            break;
+        /* fall through */
     case GUEST_TELL:
         primary_prepare(p);
         break;
@@ -381,11 +321,17 @@ static void recover_done(void *arg, int rc, const struct err *e)
                         "a predecessor left output held: it stays held until "
                         "%s gives its replica up or %u ms have passed",
                         p->a->rec.peer, p->a->rec.timeout_ms);
-            agent_lease_event(p->a, LEASE_EV_COMMIT);
         }
-        primary_phase(p, PH_WAIT);
-        if (p->a->rec.wanted)
+        /* A claim that is out goes on. */
+        if (j->holding && p->a->lease.state == LEASE_FREE)
+            agent_lease_event(p->a, LEASE_EV_COMMIT);
+        bool still = primary_keeps_still(p);
+        if (!still)
+            primary_phase(p, PH_WAIT);
+        if (p->a->rec.wanted && !still)
             look_for_guest(p);
+        else if (p->a->rec.wanted)
+            log_debug("dom=%s waits for the arbiter", p->a->rec.name);
         else
             primary_leave(p);
     }
@@ -442,6 +388,8 @@ static bool resume_at_rest(struct primary *p, bool there)
     if (a->rec.state == VM_FENCED) {
         a->lease.state = LEASE_FENCED;
         primary_phase(p, PH_FENCED);
+        if (a->arb && there)
+            primary_pause(p);
     } else if (!there) {
         a->rec.domid = -1;
         agent_state(a, VM_UNPROTECTED,
@@ -476,9 +424,11 @@ static int primary_start(struct agent *a, struct err *e)
         return -1;
     err_clear(e);
     sweep(a);
+    if (there)
+        a->rec.domid = d.domid;
+    primary_lease_begin(p, there);
     if (resume_at_rest(p, there))
         return 0;
-    a->rec.domid = d.domid;
     p->guest.seen = true;
     struct recover_job *j = calloc(1, sizeof *j);
     if (!j)
@@ -499,6 +449,7 @@ static void primary_tick(struct agent *a, uint64_t now)
     struct link_stats stats;
     struct err e = ERR_INIT;
 
+    primary_keep_tick(a->priv);
     if (!a->session || !link_is_ready(a->session) ||
         a->lease.state != LEASE_FREE)
         return;
@@ -578,6 +529,7 @@ const struct agent_role agent_primary_role = {
     .start = primary_start,
     .tick = primary_tick,
     .decided = primary_decided,
+    .generation = primary_generation,
     .session_ready = primary_session_ready,
     .record = primary_record,
     .session_closed = primary_session_closed,

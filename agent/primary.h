@@ -28,6 +28,7 @@ enum phase {
     PH_ENDING,   /* the engine stops */
     PH_FENCED,   /* the other host runs the VM */
     PH_NO_GUEST, /* the VM is not on this host */
+    PH_YIELDED,  /* paused by us until the arbiter says who runs the VM */
 };
 
 /* What follows when the engine has stopped. */
@@ -64,6 +65,7 @@ struct primary {
     struct wire_discard discard; /* the last one sent */
     struct wire_stop stop;       /* likewise */
 
+    uint64_t asking_ns;       /* since when the lease asks; 0: it does not */
     struct ipc_conn *stopper; /* who typed unprotect */
     json_t *stop_request;
 
@@ -88,6 +90,26 @@ void primary_end(struct primary *p, enum engine_stop_how how,
 void primary_ended(struct primary *p);
 /* unprotect was decided and there is nobody to tell. */
 void primary_leave(struct primary *p);
+
+/* primary_keep.c */
+void primary_decided(struct agent *a, enum lease_action action);
+/* With an arbiter, whether the guest here may run: */
+/* Stop or let go the guest; idempotent, also over a death in between. The
+ * record says beforehand that we mean to. */
+void primary_pause(struct primary *p);
+void primary_unpause(struct primary *p);
+/* The lease of this agent's start: what a predecessor wrote down. True: the
+ * guest keeps still (PH_YIELDED) until it is known who runs the VM. */
+void primary_lease_begin(struct primary *p, bool there);
+bool primary_keeps_still(struct primary *p);
+/* A guest of this record has appeared on a host that had none. True: it is
+ * paused, and the arbiter is asked. */
+bool primary_returned(struct primary *p);
+/* The two HELLOs name different generations. True: nothing goes on. */
+bool primary_other_generation(struct primary *p, const struct wire_hello *h);
+void primary_generation(struct agent *a);
+/* From the tick: say when output is held and nobody answers. */
+void primary_keep_tick(struct primary *p);
 
 /* primary_engine.c */
 enum wire_stop_reason primary_stop_reason(enum hv_shutdown down);

@@ -233,6 +233,10 @@ static void on_event(struct primary *p, const struct engine_event *ev)
     case ENGINE_EPOCH:
         err_clear(&p->skipped);
         agent_lease_event(p->a, LEASE_EV_COMMIT);
+        /* Output was held, and nobody won. */
+        if (p->phase == PH_RUN && p->a->state.now == VM_DEGRADED)
+            agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",
+                        (unsigned long long)ev->epoch, p->a->rec.peer);
         break;
     case ENGINE_SKIPPED:
         p->skipped = ev->error;

@@ -243,7 +243,9 @@ static void on_hello(struct primary *p, const uint8_t *payload, size_t len)
         return;
     }
     a->hello_seen = true;
-    if (peer_runs(p, &h) || peer_won(p, &h))
+    if (primary_other_generation(p, &h))
+        return;
+    if (!a->arb && (peer_runs(p, &h) || peer_won(p, &h)))
         return;
     p->outrun = false;
     if (!a->rec.wanted)

@@ -123,7 +123,7 @@ static json_t *record_to_json(const struct vm_record *r)
     char incarnation[33];
 
     hex_format(r->incarnation, 16, incarnation);
-    return json_pack(
+    json_t *j = json_pack(
         "{si ss ss ss ss ss ss sI ss sI sI sI ss sb sb}", "version",
         STORE_VERSION, "uuid", r->uuid, "name", r->name, "role",
         vm_role_name(r->role), "stage", stage_names[r->stage], "peer", r->peer,
@@ -132,6 +132,11 @@ static json_t *record_to_json(const struct vm_record *r)
         "interval_ms", (json_int_t)r->interval_ms, "timeout_ms",
         (json_int_t)r->timeout_ms, "state", vm_state_name(r->state), "running",
         r->running, "wanted", r->wanted);
+    if (j && strcmp(r->arbiter, "none"))
+        json_object_update_new(j, json_pack("{sI ss sb}", "claim",
+                                            (json_int_t)r->claim, "lease",
+                                            r->lease, "paused", r->paused));
+    return j;
 }
 
 static int text_take(char *out, size_t size, const char *key, const char *value,
@@ -161,10 +166,10 @@ static int number_check(const char *key, json_int_t v, json_int_t low,
 
 /* As unpacked, before it is checked. Strings are borrowed. */
 struct raw {
-    int version, running, wanted;
+    int version, running, wanted, paused;
     const char *uuid, *name, *role, *stage, *peer, *arbiter, *incarnation,
-        *state;
-    json_int_t generation, domid, interval_ms, timeout_ms;
+        *state, *lease;
+    json_int_t generation, domid, interval_ms, timeout_ms, claim;
 };
 
 static int raw_words(const struct raw *w, struct vm_record *r, struct err *e)
@@ -189,6 +194,9 @@ static int raw_words(const struct raw *w, struct vm_record *r, struct err *e)
         text_take(r->peer, sizeof r->peer, "peer", w->peer, e) ||
         text_take(r->arbiter, sizeof r->arbiter, "arbiter", w->arbiter, e))
         return -1;
+    if (w->lease[0] &&
+        text_take(r->lease, sizeof r->lease, "lease", w->lease, e))
+        return -1;
     return 0;
 }
 
@@ -200,7 +208,8 @@ static int raw_numbers(const struct raw *w, struct vm_record *r, struct err *e)
     if (number_check("generation", w->generation, 1, INT64_MAX, e) ||
         number_check("domid", w->domid, -1, 0x7fef, e) ||
         number_check("interval_ms", w->interval_ms, 1, 60000, e) ||
-        number_check("timeout_ms", w->timeout_ms, 100, 600000, e))
+        number_check("timeout_ms", w->timeout_ms, 100, 600000, e) ||
+        number_check("claim", w->claim, 0, INT64_MAX, e))
         return -1;
     r->generation = (uint64_t)w->generation;
     r->domid = w->domid;
@@ -208,23 +217,28 @@ static int raw_numbers(const struct raw *w, struct vm_record *r, struct err *e)
     r->timeout_ms = (unsigned)w->timeout_ms;
     r->running = w->running;
     r->wanted = w->wanted;
+    r->claim = (uint64_t)w->claim;
+    r->paused = w->paused;
     return 0;
 }
 
 static int record_of_json(json_t *j, struct vm_record *r, struct err *e)
 {
     json_error_t why;
-    struct raw w;
+    struct raw w = {.lease = ""};
 
-    /* The "!" refuses keys that are not listed. */
+    /* The "!" refuses keys that are not listed; those with "?" are there with
+     * an arbiter only. */
     if (json_unpack_ex(
-            j, &why, 0, "{si ss ss ss ss ss ss sI ss sI sI sI ss sb sb !}",
+            j, &why, 0,
+            "{si ss ss ss ss ss ss sI ss sI sI sI ss sb sb s?I s?s s?b !}",
             "version", &w.version, "uuid", &w.uuid, "name", &w.name, "role",
             &w.role, "stage", &w.stage, "peer", &w.peer, "arbiter", &w.arbiter,
             "generation", &w.generation, "incarnation", &w.incarnation, "domid",
             &w.domid, "interval_ms", &w.interval_ms, "timeout_ms",
             &w.timeout_ms, "state", &w.state, "running", &w.running, "wanted",
-            &w.wanted))
+            &w.wanted, "claim", &w.claim, "lease", &w.lease, "paused",
+            &w.paused))
         return err_set(e, "%s", why.text);
     memset(r, 0, sizeof *r);
     return raw_numbers(&w, r, e) || raw_words(&w, r, e) ? -1 : 0;

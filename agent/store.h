@@ -38,15 +38,21 @@ struct vm_record {
     enum vm_role role;             /* this host's */
     enum vm_stage stage;           /* a backup's is STAGE_NEW */
     char peer[64];                 /* a name in the peers file */
-    char arbiter[128];             /* "none" */
+    char arbiter[512];             /* "none", or a line of arbiter.h */
     uint64_t generation;           /* >= 1 */
-    uint8_t incarnation[16];       /* random, one per `protect` or reboot */
-    int64_t domid;                 /* guest or shell; -1: none yet */
-    unsigned interval_ms;          /* between epochs, 1..60000 */
-    unsigned timeout_ms;           /* T, 100..600000 */
-    enum vm_state state;           /* at the last write */
-    bool running;                  /* this host runs the VM with output out */
-    bool wanted;                   /* false: unprotect was decided */
+    /* With an arbiter only: */
+    uint64_t claim; /* nonce of a claim of generation + 1 that may be on its
+                     * way, below 2^63; 0: none */
+    char lease[12]; /* what a successor has to go on from: "guarded",
+                     * "yielded", "fenced", "won", "returning", "lost"; or "" */
+    bool paused;    /* we have paused the guest, or are about to */
+    uint8_t incarnation[16]; /* random, one per `protect` or reboot */
+    int64_t domid;           /* guest or shell; -1: none yet */
+    unsigned interval_ms;    /* between epochs, 1..60000 */
+    unsigned timeout_ms;     /* T, 100..600000 */
+    enum vm_state state;     /* at the last write */
+    bool running;            /* this host runs the VM with output out */
+    bool wanted;             /* false: unprotect was decided */
 };
 
 const char *vm_role_name(enum vm_role role); /* "primary", "backup" */

@@ -21,6 +21,9 @@ static int turn_write(struct agent *a, const json_t *msg, struct err *e)
     r.state = a->state.now;
     r.generation = a->lease.generation;
     r.running = r.wanted = true;
+    r.claim = 0;
+    r.lease[0] = '\0';
+    r.paused = false;
     r.interval_ms =
         (unsigned)json_number(msg, "interval_ms", a->rec.interval_ms);
     r.timeout_ms = (unsigned)json_number(msg, "timeout_ms", a->rec.timeout_ms);

@@ -11,6 +11,7 @@
 
 #include "agent/agent.h"
 #include "agent/control.h"
+#include "agent/daemon_arbiter.h"
 #include "agent/hosts.h"
 #include "agent/lock.h"
 #include "agent/paths.h"
@@ -68,7 +69,8 @@ static int daemon_setup(struct daemon *d, const char *config, struct err *e)
         link_tls_new(d->key, &d->tls, e) ||
         peers_load(&d->peers, path_peers().s, e))
         return -1;
-    return hosts_start(d, e) || control_start(d, e) || supervise_start(d, e)
+    return hosts_start(d, e) || darbiter_start(d, e) || control_start(d, e) ||
+                   supervise_start(d, e)
                ? -1
                : 0;
 }
@@ -77,6 +79,7 @@ static void daemon_end(struct daemon *d)
 {
     control_stop(d);
     supervise_stop(d);
+    darbiter_stop(d);
     if (d->loop)
         hosts_stop(d);
     link_tls_free(d->tls);

@@ -201,6 +201,71 @@ static void peer_line(FILE *f, const json_t *vm)
         line(f, "Peer:", "%s, heard %s ago", peer, ago);
 }
 
+/* "up, heard 12 ms ago", or why not. */
+static void arbiter_state(FILE *f, const json_t *o, const char *label)
+{
+    const char *reason = cli_text(o, "reason", "");
+    char heard[24];
+
+    cell(heard, o, "heard_ms", format_ms);
+    if (json_is_true(json_object_get(o, "up")))
+        line(f, label, "answers, heard %s ago", heard);
+    else
+        line(f, label, "can't be asked%s%s", reason[0] ? ": " : "", reason);
+}
+
+void format_arbiter(FILE *f, const json_t *o)
+{
+    const char *hint = cli_text(o, "hint", "");
+
+    if (!cli_text(o, "arbiter", "")[0]) {
+        fprintf(f, "no arbiter is set\n");
+        return;
+    }
+    line(f, "Arbiter:", "%s", cli_text(o, "arbiter", "?"));
+    line(f, "Set in:", "%s", cli_text(o, "from", "?"));
+    arbiter_state(f, o, "State:");
+    if (hint[0])
+        line(f, "What to do:", "%s", hint);
+}
+
+/* The ways by which this host hears of the VM's fate, besides the peer's. */
+static void paths(FILE *f, const json_t *vm)
+{
+    size_t i;
+    json_t *o;
+
+    json_array_foreach(json_object_get(vm, "paths"), i, o)
+    {
+        const char *name = cli_text(o, "path", "?");
+        bool up = json_is_true(json_object_get(o, "up"));
+        char label[32], heard[24];
+        snprintf(label, sizeof label, "  %.20s:", name);
+        cell(heard, o, "heard_ms", format_ms);
+        if (!strcmp(name, "arbiter"))
+            arbiter_state(f, o, label);
+        else
+            line(f, label, "%s, heard %s ago", up ? "up" : "down", heard);
+    }
+}
+
+static void generation(FILE *f, const json_t *vm)
+{
+    const char *who = cli_text(vm, "holder", NULL);
+
+    if (!json_object_get(vm, "generation"))
+        return;
+    if (who && strcmp(cli_text(vm, "arbiter", "none"), "none"))
+        line(f, "Generation:", "%lld, held by %s",
+             cli_number(vm, "generation", 0), who);
+    else
+        line(f, "Generation:", "%lld", cli_number(vm, "generation", 0));
+    if (json_is_true(json_object_get(vm, "arbiter_behind")))
+        line(f, "  warning:",
+             "the arbiter knows an older one: it has lost its "
+             "memory");
+}
+
 static void identity(FILE *f, const json_t *vm)
 {
     const char *reason = cli_text(vm, "reason", "");
@@ -215,8 +280,8 @@ static void identity(FILE *f, const json_t *vm)
     line(f, "Role:", "%s", cli_text(vm, "role", "?"));
     peer_line(f, vm);
     line(f, "Arbiter:", "%s", cli_text(vm, "arbiter", "?"));
-    if (json_object_get(vm, "generation"))
-        line(f, "Generation:", "%lld", cli_number(vm, "generation", 0));
+    generation(f, vm);
+    paths(f, vm);
 }
 
 static void suspend(FILE *f, const json_t *vm)

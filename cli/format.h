@@ -25,6 +25,8 @@ void format_status(FILE *f, const json_t *vm);
 void format_progress(FILE *f, const json_t *vm);
 /* One line an event. */
 void format_event(FILE *f, const json_t *event);
+/* The answer to arbiter-show. */
+void format_arbiter(FILE *f, const json_t *o);
 void format_peers(FILE *f, const json_t *list);
 
 #endif

@@ -62,18 +62,6 @@ static int protect(json_t *request, const char *peer, bool wait)
     return EXIT_FINE;
 }
 
-static int no_arbiter(void)
-{
-    struct err e = ERR_INIT;
-
-    err_kind(&e, ERR_USAGE,
-             "protect needs --arbiter: it says who decides which host runs "
-             "the VM when they lose sight of each other");
-    err_hint(&e, "--arbiter none, when you accept that a cut link between "
-                 "the two hosts runs the VM twice");
-    return cli_error(&e);
-}
-
 static int duration_put(json_t *request, const char *key, const char *text)
 {
     long long ms = cli_duration_ms(text);
@@ -113,35 +101,35 @@ static int run(int argc, char **argv)
         else
             bad = -1;
     }
-    if (bad || argc - optind != 2 || !arbiter) {
+    if (bad || argc - optind != 2) {
         json_decref(request);
-        return !bad && argc - optind == 2 ? no_arbiter()
-                                          : verb_usage(&verb_protect, false);
+        return verb_usage(&verb_protect, false);
     }
-    if (!strcmp(arbiter, "none"))
+    if (arbiter && !strcmp(arbiter, "none"))
         fputs("understudy: warning: with --arbiter none a cut link between "
               "the hosts runs the VM twice\n",
               stderr);
     json_object_set_new(request, "vm", json_string(argv[optind]));
     json_object_set_new(request, "peer", json_string(argv[optind + 1]));
-    json_object_set_new(request, "arbiter", json_string(arbiter));
+    if (arbiter)
+        json_object_set_new(request, "arbiter", json_string(arbiter));
     json_object_set_new(request, "wait", json_boolean(wait));
     return protect(request, argv[optind + 1], wait);
 }
 
 const struct verb verb_protect = {
     .name = "protect",
-    .args = "VM PEER --arbiter none [--interval TIME] [--timeout TIME] "
+    .args = "VM PEER [--arbiter none] [--interval TIME] [--timeout TIME] "
             "[--no-wait]",
     .summary = "keep a replica of a VM on another host, always up to date",
     .help =
         "VM (a name or domain id) survives the loss of this host: PEER takes\n"
         "it over, with its TCP connections. PEER is a name from `understudy\n"
         "peer list`.\n\n"
-        "  --arbiter none   who decides which host runs the VM when they lose\n"
-        "                   sight of each other. none: nobody does; a cut "
-        "link\n"
-        "                   between the hosts then runs the VM twice.\n"
+        "Who decides which host runs the VM when they lose sight of each\n"
+        "other is the arbiter that `understudy arbiter set` named.\n\n"
+        "  --arbiter none   nobody does; a cut link between the hosts then\n"
+        "                   runs the VM twice\n"
         "  --interval TIME  from one epoch to the next (200ms)\n"
         "  --timeout TIME   silence after which the peer is taken for dead\n"
         "                   (1s)\n"

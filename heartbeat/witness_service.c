@@ -23,6 +23,19 @@ static int hosts_load(struct witness_service *s, struct err *e)
     return peers_load(&s->hosts, path, e);
 }
 
+/* A verb has it for some milliseconds. */
+static int dir_lock(struct witness_dir *d, const char *path, struct err *e)
+{
+    for (int i = 0; i < 100; i++) {
+        if (!witness_dir_open(d, path, e))
+            return 0;
+        if (e->kind != ERR_REFUSED)
+            return -1;
+        usleep(20000);
+    }
+    return -1;
+}
+
 static int dir_open(struct witness_service *s, const char *path, bool make,
                     struct err *e)
 {
@@ -30,7 +43,7 @@ static int dir_open(struct witness_service *s, const char *path, bool make,
     s->control = s->dir.dir = s->dir.fd = -1;
     if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path)
         return err_kind(e, ERR_USAGE, "the path %.64s.. is too long", path);
-    return witness_dir_open(&s->dir, path, e) ||
+    return dir_lock(&s->dir, path, e) ||
                    link_key_load(path, make, &s->key, e) || hosts_load(s, e)
                ? -1
                : 0;

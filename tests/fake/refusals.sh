@@ -20,7 +20,7 @@ refused 1 'cedar is no peer' alder protect web cedar --arbiter none
 refused 1 'alder is this very host' alder protect web alder --arbiter none
 refused 2 'arbiter' alder protect web birch
 refused 2 '' alder protect web
-refused 1 'paxos' alder protect web birch --arbiter paxos
+refused 2 'paxos' alder protect web birch --arbiter paxos
 refused 1 'not protected' alder takeover web
 say "== a name that is not UTF-8, by itself and by its number =="
 guest alder create "$(printf 'caf\351')" >/dev/null

@@ -303,8 +303,8 @@ static void refusals_say_why_and_change_nothing(void **state)
     (void)state;
     assert_cli(2, "--arbiter", &alder, "protect web birch");
     assert_cli(2, "usage", &alder, "protect web --arbiter none");
-    assert_cli(1, "etcd is not yet available", &alder,
-               "protect web birch --arbiter etcd");
+    assert_cli(2, "oracle is no arbiter", &alder,
+               "protect web birch --arbiter oracle");
     assert_cli(1, "cedar is no peer", &alder,
                "protect web cedar --arbiter none");
     assert_cli(1, "no domain", &alder, "protect nobody birch --arbiter none");
