@@ -191,7 +191,7 @@ static enum capture_result pause_take(struct capture *c, uint64_t epoch,
 
     suspend_flag_set(&c->flag, true);
     enum hv_suspend_result suspended =
-        c->hv->ops->suspend(c->hv, c->domid, c->deadline_ms, e);
+        c->hv->ops->suspend(c->hv, c->domid, c->deadline_ms, c->over, e);
     if (suspended == HV_LATE)
         return CAPTURE_LATE;
     if (suspended != HV_SUSPENDED) {

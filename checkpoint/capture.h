@@ -43,6 +43,7 @@ struct capture {
     struct checkpoint_device *const *devices;
     size_t device_count;
     unsigned deadline_ms;
+    const bool *over; /* set by another thread: no suspend is wanted now */
     struct staging staging;
     uint64_t *fresh, *pending; /* bitmaps of `words` words */
     size_t words;

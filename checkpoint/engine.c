@@ -16,9 +16,11 @@
 #define STOP_PERCENT         10
 #define XENSTORE_DEADLINE_MS 30000
 #define EVTCHN_DEADLINE_MS   1000
-#define RECOVER_MS           5000
-#define STAGING_MIN          (16u << 20 >> 12)
-#define STAGING_MAX          (512u << 20 >> 12)
+/* As long as any guest may take to answer a request to suspend; see hv.h. */
+#define RECOVER_MS   30000
+#define LATE_LOOK_MS 10
+#define STAGING_MIN  (16u << 20 >> 12)
+#define STAGING_MAX  (512u << 20 >> 12)
 
 /* --- Helpers of the engine thread ---------------------------------------- */
 
@@ -124,6 +126,7 @@ static int memory_prepare(struct engine *eng, struct err *e)
     c->map = &eng->map;
     c->devices = eng->config.devices;
     c->device_count = eng->config.device_count;
+    c->over = &eng->in.stop;
     if (suspend_flag_open(&c->flag, eng->config.suspend_flag, e) ||
         capture_open(c, staging_pages(eng), e) ||
         encoder_open(&eng->encoder, eng->map.end_gfn,
@@ -182,18 +185,31 @@ static int all_prepare(struct engine *eng, struct err *e)
     return 0;
 }
 
-static void guest_recover(struct engine *eng)
+/* A suspend of ours may be out: settle it within so many milliseconds. True:
+ * there is none any more. */
+static bool guest_recover(struct engine *eng, unsigned ms)
 {
     struct suspend_flag *f = &eng->capture.flag;
     struct err error = ERR_INIT;
 
     if (!f->word || !suspend_flag_get(f))
-        return;
-    if (eng->hv->ops->suspend_recover(eng->hv, eng->config.domid, RECOVER_MS,
-                                      &error))
-        log_error("dom=%s still suspended: %s", eng->config.name, error.text);
-    else
+        return true;
+    if (!eng->hv->ops->suspend_recover(eng->hv, eng->config.domid, ms,
+                                       &error)) {
         suspend_flag_set(f, false);
+        return true;
+    }
+    if (error.kind != ERR_TIMEOUT)
+        log_error("dom=%s still suspended: %s", eng->config.name, error.text);
+    return false;
+}
+
+/* Settle it if that can be done now. When to look at the guest again. */
+static uint64_t guest_look_ns(struct engine *eng)
+{
+    bool settled = guest_recover(eng, 0);
+
+    return clock_ns() + (settled ? NS_PER_SEC : LATE_LOOK_MS * NS_PER_MS);
 }
 
 static void engine_finish(struct engine *eng)
@@ -202,14 +218,16 @@ static void engine_finish(struct engine *eng)
     bool release = eng->in.how == ENGINE_RELEASE;
     struct err error = ERR_INIT;
 
-    guest_recover(eng);
-    if (eng->logdirty_on)
-        hv->ops->logdirty_stop(hv, eng->config.domid);
+    guest_recover(eng, 0);
     if (engine_devices_abort(eng, release, &error))
         log_warn("dom=%s %s", eng->config.name, error.text);
     for (size_t i = eng->devices_ready; i-- > 0;)
         eng->config.devices[i]->ops->teardown(eng->config.devices[i], release);
     eng->devices_ready = 0;
+    /* Output does not wait for a guest that is late with its suspend. */
+    guest_recover(eng, RECOVER_MS);
+    if (eng->logdirty_on)
+        hv->ops->logdirty_stop(hv, eng->config.domid);
     if (eng->suspend_open)
         hv->ops->suspend_close(hv, eng->config.domid);
     capture_close(&eng->capture);
@@ -261,11 +279,13 @@ static enum turn session_adopt(struct engine *eng, uint64_t committed,
     return turn;
 }
 
-/* One look at the inputs between two sessions; waits up to a second. */
+/* One look at the inputs between two sessions, and at a guest that is late with
+ * its suspend; waits up to a second. */
 static enum turn session_look(struct engine *eng, bool *acked, bool *resumed,
                               uint64_t *committed, bool *replica_ok)
 {
     enum turn turn = TURN_ON;
+    uint64_t look_ns = guest_look_ns(eng);
 
     pthread_mutex_lock(&eng->lock);
     *acked = eng->commit_sent && eng->in.acked >= eng->commit_sent;
@@ -278,7 +298,7 @@ static enum turn session_look(struct engine *eng, bool *acked, bool *resumed,
         *committed = eng->in.resumed_committed;
         *replica_ok = eng->in.replica_ok;
     } else if (!*acked) {
-        engine_wait(eng, clock_ns() + NS_PER_SEC);
+        engine_wait(eng, look_ns);
     }
     pthread_mutex_unlock(&eng->lock);
     return turn;
@@ -288,7 +308,6 @@ static enum turn session_wait(struct engine *eng)
 {
     enum turn turn = TURN_ON;
 
-    guest_recover(eng); /* it may be late with an answer */
     if (!eng->committed && !eng->commit_sent)
         turn = unprotected_release(eng);
     while (turn == TURN_ON) {
@@ -348,10 +367,10 @@ static void stop_wait(struct engine *eng)
     bool stop;
 
     do {
-        guest_recover(eng);
+        uint64_t look_ns = guest_look_ns(eng);
         pthread_mutex_lock(&eng->lock);
         if (!eng->in.stop)
-            engine_wait(eng, clock_ns() + NS_PER_SEC);
+            engine_wait(eng, look_ns);
         stop = eng->in.stop;
         pthread_mutex_unlock(&eng->lock);
     } while (!stop);
@@ -519,7 +538,7 @@ void engine_stop(struct engine *eng, enum engine_stop_how how)
     input_lock(eng);
     if (!eng->in.stop)
         eng->in.how = how;
-    eng->in.stop = true;
+    __atomic_store_n(&eng->in.stop, true, __ATOMIC_RELAXED); /* capture->over */
     input_done(eng);
 }
 

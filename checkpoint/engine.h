@@ -132,7 +132,8 @@ enum engine_stop_how {
 };
 /* End: resume the guest if it is stopped by us, log-dirty off, devices aborted
  * and torn down, unmap; then the event STOPPED. The first call counts. A
- * suspend that is under way is waited for, at most until its deadline. */
+ * suspend that is under way is given up; a guest that is late with it is waited
+ * for and resumed, after the devices have let go. */
 void engine_stop(struct engine *eng, enum engine_stop_how how);
 /* Waits for the thread (engine_stop must have been called), frees all. */
 void engine_close(struct engine *eng);

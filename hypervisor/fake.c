@@ -348,7 +348,7 @@ static void still_suspend(struct fake_dom *d)
 }
 
 /* True when the guest stopped running, for whatever reason. */
-static bool shutdown_wait(struct fake_dom *d, uint64_t us)
+static bool shutdown_wait(struct fake_dom *d, uint64_t us, const bool *over)
 {
     uint64_t until = clock_ns() + us * 1000;
 
@@ -361,7 +361,7 @@ static bool shutdown_wait(struct fake_dom *d, uint64_t us)
         uint64_t now = clock_ns();
         if (load(&d->shutdown) != HV_RUNNING)
             return true;
-        if (now >= until)
+        if (now >= until || (over && __atomic_load_n(over, __ATOMIC_RELAXED)))
             return false;
         uint64_t left = (until - now) / 1000 + 1;
         fake_wait(d, word, left < 20000 ? left : 20000);
@@ -369,7 +369,8 @@ static bool shutdown_wait(struct fake_dom *d, uint64_t us)
 }
 
 static enum hv_suspend_result op_suspend(struct hv *hv, uint32_t domid,
-                                         unsigned deadline_ms, struct err *e)
+                                         unsigned deadline_ms, const bool *over,
+                                         struct err *e)
 {
     struct fake *f = fake_of(hv);
     struct fake_dom *d = dom_of(hv, domid, e);
@@ -385,7 +386,7 @@ static enum hv_suspend_result op_suspend(struct hv *hv, uint32_t domid,
     }
     fake_bump(d);
     f->late = false;
-    if (shutdown_wait(d, deadline_ms * 1000ull)) {
+    if (shutdown_wait(d, deadline_ms * 1000ull, over)) {
         if (load(&d->shutdown) == HV_SUSPEND)
             return HV_SUSPENDED;
         store(&d->request, FAKE_NO_REQUEST);
@@ -434,7 +435,7 @@ static int op_suspend_recover(struct hv *hv, uint32_t domid,
                                      __ATOMIC_SEQ_CST) ||
          asked == FAKE_NO_REQUEST))
         return 0;
-    if (!shutdown_wait(d, deadline_ms * 1000ull))
+    if (!shutdown_wait(d, deadline_ms * 1000ull, NULL))
         return err_kind(e, ERR_TIMEOUT, "the guest is about to suspend");
     return load(&d->shutdown) == HV_SUSPEND ? op_resume(hv, domid, e) : 0;
 }

@@ -165,19 +165,22 @@ struct hv_ops {
     /* How the next suspend() will ask. Looks at what the guest offers now, and
      * makes ready for that: its module comes and goes. */
     enum hv_suspend_path (*suspend_path)(struct hv *hv, uint32_t domid);
-    /* Ask the guest to suspend and wait until it has, at most `deadline_ms`.
+    /* Ask the guest to suspend and wait until it has, at most `deadline_ms`,
+     * and no longer than until *over (set by any thread, atomically; or NULL).
      * A guest that took the request and is late (HV_LATE) still has it, for up
      * to 25 s: the next suspend() waits for the same answer. A guest that is
      * paused, or that somebody else suspends, is HV_NOT_IN_TIME.
      * The caller has noted durably that it asks (I5). */
     enum hv_suspend_result (*suspend)(struct hv *hv, uint32_t domid,
-                                      unsigned deadline_ms, struct err *e);
+                                      unsigned deadline_ms, const bool *over,
+                                      struct err *e);
     /* Let a guest that suspended for us run on (fast resume). */
     int (*resume)(struct hv *hv, uint32_t domid, struct err *e);
     void (*suspend_close)(struct hv *hv, uint32_t domid);
-    /* A predecessor died after noting that it would ask: withdraw the request
-     * or, when the guest did suspend, resume it. Waits at most deadline_ms
-     * for a guest that is on its way. */
+    /* A suspend was asked for, maybe by a predecessor, and whether it came is
+     * not known: withdraw the request or, when the guest did suspend, resume
+     * it. ERR_TIMEOUT after deadline_ms when the guest runs, but has the
+     * request still; that is over after 25 s at most. */
     int (*suspend_recover)(struct hv *hv, uint32_t domid, unsigned deadline_ms,
                            struct err *e);
 

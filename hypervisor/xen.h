@@ -48,6 +48,7 @@ struct xen_suspend {
     uint64_t offer_ns;          /* when to look again for an event channel */
     int events;                 /* watch events of `control` beyond our own */
     bool asked;                 /* through `control` */
+    uint64_t recover_ns;        /* first look for what a predecessor asked */
     uint64_t asked_ns;
     bool late; /* asked, not answered, could not be withdrawn */
 };
@@ -135,7 +136,8 @@ void xen_logdirty_stop(struct hv *hv, uint32_t domid);
 int xen_suspend_open(struct hv *hv, uint32_t domid, struct err *e);
 enum hv_suspend_path xen_suspend_path(struct hv *hv, uint32_t domid);
 enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
-                                   unsigned deadline_ms, struct err *e);
+                                   unsigned deadline_ms, const bool *over,
+                                   struct err *e);
 int xen_resume(struct hv *hv, uint32_t domid, struct err *e);
 void xen_suspend_close(struct hv *hv, uint32_t domid);
 int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,

@@ -113,13 +113,15 @@ static bool channel_gone(struct xen *x)
 
 /* Ends early when the guest turns out to suspend for somebody else, or never.
  */
-static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline)
+static enum seen wait_until(struct xen *x, uint32_t domid, uint64_t deadline,
+                            const bool *over)
 {
     for (;;) {
         bool gone = channel_gone(x); /* looked at first: what it did counts */
         enum seen seen = look(x, domid);
         uint64_t now = clock_ns();
         if (seen != SEEN_RUNNING || now >= deadline || gone ||
+            (over && __atomic_load_n(over, __ATOMIC_RELAXED)) ||
             xen_control_taken(x))
             return seen;
         wait_a_little(x, deadline - now);
@@ -407,7 +409,8 @@ static bool may_ask(struct xen *x, uint32_t domid, struct err *e)
 }
 
 static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
-                                      unsigned deadline_ms, struct err *e)
+                                      unsigned deadline_ms, const bool *over,
+                                      struct err *e)
 {
     struct xen *x = xen_of(hv);
     struct xen_suspend *s = &x->suspend;
@@ -429,7 +432,7 @@ static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
             return why.kind == ERR_TIMEOUT ? HV_NOT_IN_TIME : HV_SUSPEND_ERROR;
         }
     }
-    enum seen seen = wait_until(x, domid, deadline);
+    enum seen seen = wait_until(x, domid, deadline, over);
     if (xen_control_taken(x))
         return leave_to_them(x, e);
     switch (seen) {
@@ -447,10 +450,11 @@ static enum hv_suspend_result suspend(struct hv *hv, uint32_t domid,
 }
 
 enum hv_suspend_result xen_suspend(struct hv *hv, uint32_t domid,
-                                   unsigned deadline_ms, struct err *e)
+                                   unsigned deadline_ms, const bool *over,
+                                   struct err *e)
 {
     struct xen *x = xen_of(hv);
-    enum hv_suspend_result result = suspend(hv, domid, deadline_ms, e);
+    enum hv_suspend_result result = suspend(hv, domid, deadline_ms, over, e);
 
     if (result != HV_SUSPENDED && result != HV_LATE)
         hear(x, domid, false);
@@ -495,29 +499,44 @@ void xen_suspend_close(struct hv *hv, uint32_t domid)
     s->port = s->lock_fd = -1;
 }
 
+/* Until when a guest may answer a request that was not withdrawn. Of one by a
+ * predecessor it is only known that it was made before we first looked. */
+static uint64_t answer_until(struct xen *x, uint32_t domid)
+{
+    struct xen_suspend *s = &x->suspend;
+    uint32_t port;
+
+    if (s->open && s->domid == domid)
+        return s->late ? s->asked_ns + late_ns(s->path) : 0;
+    if (!s->recover_ns)
+        s->recover_ns = clock_ns();
+    return s->recover_ns + late_ns(published_port(x, domid, &port)
+                                       ? HV_SUSPEND_EVTCHN
+                                       : HV_SUSPEND_XENSTORE);
+}
+
 int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
                         struct err *e)
 {
     struct xen *x = xen_of(hv);
+    uint64_t until = answer_until(x, domid);
+    uint64_t deadline = clock_ns() + deadline_ms * NS_PER_MS;
     char control[64];
-    uint32_t port;
 
     snprintf(control, sizeof control, "/local/domain/%u/control/shutdown",
              domid);
-    if (x->suspend.domid == domid)
-        x->suspend.late = false;
-    /* The predecessor's subscription points to a port that is closed. */
+    /* A predecessor's subscription points to a port that is closed. */
     xc_domain_subscribe_for_suspend(x->xch, domid, 0);
     if (xen_control_withdraw(x, control))
         return 0;
-    uint64_t wait = deadline_ms * NS_PER_MS;
-    bool published = published_port(x, domid, &port);
-    if (published && wait < LATE_EVTCHN_NS)
-        wait = LATE_EVTCHN_NS;
-    if (!published && wait > LATE_NS)
-        wait = LATE_NS;
-    if (wait_until(x, domid, clock_ns() + wait) != SEEN_SUSPENDED)
+    enum seen seen =
+        wait_until(x, domid, until < deadline ? until : deadline, NULL);
+    if (seen == SEEN_RUNNING && clock_ns() < until && !channel_gone(x))
+        return err_kind(e, ERR_TIMEOUT, "domain %u may suspend still", domid);
+    if (x->suspend.domid == domid)
+        x->suspend.late = false;
+    if (seen != SEEN_SUSPENDED)
         return 0;
-    log_warn("domain %u: resuming it, a predecessor had suspended it", domid);
+    log_warn("domain %u: resuming it, nobody else would", domid);
     return resume(x, domid, e);
 }

@@ -72,7 +72,7 @@ static uint64_t copy(bool all)
 
 static void suspend_guest(void)
 {
-    switch (hv->ops->suspend(hv, guest.domid, DEADLINE_MS, &err)) {
+    switch (hv->ops->suspend(hv, guest.domid, DEADLINE_MS, NULL, &err)) {
     case HV_SUSPENDED:
         return;
     case HV_SHUT_DOWN:

@@ -125,8 +125,8 @@ static int op_suspend(char **argv)
     for (int i = 0; i < times; i++) {
         uint64_t t = clock_ns();
         err_clear(&err);
-        enum hv_suspend_result r =
-            hv->ops->suspend(hv, dom.domid, (unsigned)atoi(argv[1]), &err);
+        enum hv_suspend_result r = hv->ops->suspend(
+            hv, dom.domid, (unsigned)atoi(argv[1]), NULL, &err);
         printf("%s after %.1f ms %s\n", names[r],
                (double)(clock_ns() - t) / 1e6, err.text);
         fflush(stdout);

@@ -47,15 +47,17 @@ static const struct checkpoint_device_ops device_ops = {.name = "device",
                                                         .mark = mark};
 
 static enum hv_suspend_result suspend(struct hv *h, uint32_t id, unsigned ms,
-                                      struct err *e)
+                                      const bool *over, struct err *e)
 {
     flag_at_suspend = suspend_flag_get(&c.flag);
-    return fake->suspend(h, id, ms, e);
+    return fake->suspend(h, id, ms, over, e);
 }
 
 static enum hv_suspend_result suspend_error(struct hv *h, uint32_t id,
-                                            unsigned ms, struct err *e)
+                                            unsigned ms, const bool *over,
+                                            struct err *e)
 {
+    (void)over;
     (void)h;
     (void)id;
     (void)ms;
@@ -325,8 +327,10 @@ static void a_suspend_that_fails_leaves_the_guest_running(void **state)
 }
 
 static enum hv_suspend_result suspend_late(struct hv *h, uint32_t id,
-                                           unsigned ms, struct err *e)
+                                           unsigned ms, const bool *over,
+                                           struct err *e)
 {
+    (void)over;
     (void)h;
     (void)id;
     err_kind(e, ERR_TIMEOUT, "not within %u ms", ms);
