@@ -540,3 +540,13 @@ bool pair_shell_consistent(struct pair *p)
         print_error("%s\n", e.text);
     return !rc;
 }
+
+void pair_takeover_check(struct pair *p)
+{
+    struct err e = ERR_INIT;
+
+    pair_stop_engine(p, ENGINE_DROP);
+    if (replica_takeover(p->replica, &e))
+        fail_msg("%s", e.text);
+    assert_true(pair_shell_consistent(p));
+}

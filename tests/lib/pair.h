@@ -88,5 +88,7 @@ struct hv_domain pair_info(struct pair *p);
 /* After replica_takeover: is the shell, with the state that was set, a
  * consistent cut? */
 bool pair_shell_consistent(struct pair *p);
+/* Stop the engine, take over, and the shell has to be a consistent cut. */
+void pair_takeover_check(struct pair *p);
 
 #endif

@@ -32,7 +32,7 @@ static void a_guest_that_will_not_suspend_skips_epochs_only(void **state)
     deed(p, FAKE_REFUSE, 0);
     unsigned epochs = pair_seen(p, ENGINE_EPOCH);
     assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 10));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -48,7 +48,7 @@ static void a_suspend_acknowledged_too_late_is_still_ours(void **state)
     unsigned epochs = pair_seen(p, ENGINE_EPOCH);
     assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 3));
     assert_true(pair_guest_runs(p, 50));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 

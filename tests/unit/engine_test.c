@@ -23,16 +23,6 @@ static unsigned many(unsigned n)
     return few ? n / (unsigned)atoi(few) : n;
 }
 
-static void takeover_check(struct pair *p)
-{
-    struct err e = ERR_INIT;
-
-    pair_stop_engine(p, ENGINE_DROP);
-    if (replica_takeover(p->replica, &e))
-        fail_msg("%s", e.text);
-    assert_true(pair_shell_consistent(p));
-}
-
 static void deed(struct pair *p, enum fake_deed what, uint64_t value)
 {
     assert_int_equal(fake_do(p->primary, p->domid, what, value, NULL), 0);
@@ -59,7 +49,7 @@ static void every_epoch_is_a_consistent_cut(void **state)
     assert_int_equal(st.sync_done, 300 * HV_PAGE);
     assert_int_equal(rs.lacking, 1);
     assert_int_equal(peek(&p->device.marks), peek(&p->device.marked));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -97,7 +87,7 @@ static void sessions_cut_anywhere_lose_no_consistency(void **state)
     pthread_mutex_unlock(&p->lock);
     assert_int_equal(pair_seen(p, ENGINE_VOID) + pair_seen(p, ENGINE_FAILED),
                      0);
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -112,7 +102,7 @@ static void cuts_during_the_initial_copy_start_it_again(void **state)
     pair_start(p);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
     assert_true(pair_wait(p, ENGINE_EPOCH, 20));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -134,7 +124,7 @@ static void dirty_sets_larger_than_staging_go_in_live_rounds(void **state)
         deed(p, FAKE_STEP_US, 500);
         assert_true(pair_wait(p, ENGINE_EPOCH, 5 * n));
     }
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -149,7 +139,7 @@ static void with_live_rounds_and_cuts_too(void **state)
     p->cut_one_in = 25;
     pair_start(p);
     assert_true(pair_wait(p, ENGINE_EPOCH, many(200)));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -177,7 +167,7 @@ static void a_silent_backup_holds_output_but_not_the_guest(void **state)
     pthread_mutex_unlock(&p->lock);
     pair_cut(p);
     assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 5));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -200,7 +190,7 @@ static void output_held_for_a_first_epoch_that_failed_is_released(void **state)
     pair_reconnect(p, 0, true);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
     assert_int_equal(peek(&p->device.released), 1);
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -277,7 +267,7 @@ static void a_failed_mark_gives_the_epoch_up(void **state)
         strstr(p->event[ENGINE_SKIPPED].error.text, "told to fail"));
     unsigned epochs = pair_seen(p, ENGINE_EPOCH);
     assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 5));
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -293,7 +283,7 @@ static void a_state_that_grows_skips_one_epoch(void **state)
     unsigned epochs = pair_seen(p, ENGINE_EPOCH);
     assert_true(pair_wait(p, ENGINE_EPOCH, epochs + 5));
     assert_true(pair_seen(p, ENGINE_SKIPPED) <= 2);
-    takeover_check(p);
+    pair_takeover_check(p);
     pair_free(p);
 }
 
@@ -409,7 +399,7 @@ static void after_a_takeover_the_guest_goes_on_in_the_shell(void **state)
     (void)state;
     pair_start(p);
     assert_true(pair_wait(p, ENGINE_EPOCH, 20));
-    takeover_check(p);
+    pair_takeover_check(p);
     struct hv *hv = p->shell_hv;
     assert_int_equal(hv->ops->find(hv, "web--replica", &d, &e), 0);
     assert_int_equal(fake_guest_start(&second, p->backup, p->shell, &e), 0);
