@@ -77,8 +77,7 @@ static bool claim_write(struct agent *a)
     return true;
 }
 
-/* --- Asking
- * ------------------------------------------------------------------- */
+/* --- Asking -------------------------------------------------------------- */
 
 static void answered(void *arg, const struct lease_record *r,
                      const struct err *why)
@@ -182,8 +181,7 @@ void agent_lease_event(struct agent *a, enum lease_event ev)
     agent_lease_action(a, lease_event(&a->lease, ev, clock_ns()));
 }
 
-/* --- The arbiter's life
- * ---------------------------------------------------------- */
+/* --- The arbiter's life -------------------------------------------------- */
 
 static void on_changed(void *arg, struct arbiter *arb)
 {
@@ -191,6 +189,8 @@ static void on_changed(void *arg, struct arbiter *arb)
     struct arbiter_health h;
 
     arb->ops->health(arb, &h);
+    if (h.up)
+        a->lease.asked_ns = 0; /* what waits is due */
     if (h.up && a->arb_lost)
         agent_event(a, "arbiter", "the arbiter answers again");
     else if (!h.up)
@@ -242,8 +242,7 @@ void agent_lease_begin(struct agent *a, enum lease_state state)
     lease_use_arbiter(&a->lease, nonce >> 2);
 }
 
-/* --- Leaving
- * ------------------------------------------------------------------------ */
+/* --- Leaving ------------------------------------------------------------- */
 
 struct leave {
     struct ev_loop *loop;
@@ -303,8 +302,7 @@ void agent_lease_leave(struct agent *a)
     ev_loop_destroy(l.loop);
 }
 
-/* --- For status
- * ----------------------------------------------------------------------- */
+/* --- For status ---------------------------------------------------------- */
 
 /* Whom the record names, as far as we know. */
 static const char *holder(const struct agent *a)

@@ -18,8 +18,7 @@
 
 #define PATIENCE_NS (3 * NS_PER_SEC)
 
-/* --- Which one
- * ----------------------------------------------------------------- */
+/* --- Which one ----------------------------------------------------------- */
 
 static int file_read(char line[ARBITER_LINE_MAX], struct err *e)
 {
@@ -171,8 +170,7 @@ int darbiter_up(const struct daemon *d, struct err *e)
     return err_add(e, "%s can't ask the arbiter", d->name);
 }
 
-/* --- Before a VM is protected
- * ----------------------------------------------------- */
+/* --- Before a VM is protected -------------------------------------------- */
 
 struct meeting {
     struct daemon *d;
@@ -292,8 +290,7 @@ void darbiter_register(struct daemon *d, const char *uuid, struct host *h,
         meeting_end(m, 0, &e);
 }
 
-/* --- The operator
- * ------------------------------------------------------------------ */
+/* --- The operator -------------------------------------------------------- */
 
 struct set_op {
     struct op *op;

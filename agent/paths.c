@@ -106,6 +106,11 @@ struct path path_watch(const char *uuid)
     return rooted("/run/understudy/%s.watch", uuid);
 }
 
+struct path path_here(const char *uuid)
+{
+    return rooted("/run/understudy/%s.here", uuid);
+}
+
 struct path path_takeover(const char *uuid)
 {
     return rooted("/run/understudy/%s.takeover", uuid);

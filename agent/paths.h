@@ -38,6 +38,8 @@ struct path path_vm(const char *uuid);    /* vm/UUID.sock, the agent's */
 struct path path_agent(const char *uuid); /* UUID.agent, the agent's lock */
 struct path path_flag(const char *uuid);  /* UUID.suspend: a suspend is asked */
 struct path path_watch(const char *uuid); /* UUID.watch: a watcher's lock */
+/* UUID.here: the VM was protected from here since the host booted. */
+struct path path_here(const char *uuid);
 struct path path_takeover(const char *uuid); /* UUID.takeover: mark.h */
 
 /* Create the directories that are missing, with the modes above (an existing

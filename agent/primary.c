@@ -230,16 +230,18 @@ static void on_answer(struct primary *p, const json_t *msg)
 /* The VM of this record, after a reboot of the guest under a new number. */
 static void look_for_guest(struct primary *p)
 {
+    /* With an arbiter it has to keep still before it has said a word. */
+    double pause = p->a->arb && p->a->lease.state == LEASE_EMPTY ? 0.05 : 0.5;
+
+    if (primary_returned(p))
+        return;
     switch (guest_look(p)) {
     case GUEST_RUNS:
-        if (primary_returned(p))
-            break;
-        /* fall through */
     case GUEST_TELL:
         primary_prepare(p);
         break;
     case GUEST_LATER:
-        primary_retry(p, 0.5);
+        primary_retry(p, pause);
         break;
     case GUEST_ENDED:
         break;
@@ -392,6 +394,7 @@ static bool resume_at_rest(struct primary *p, bool there)
             primary_pause(p);
     } else if (!there) {
         a->rec.domid = -1;
+        a->rec.paused = false;
         agent_state(a, VM_UNPROTECTED,
                     "it does not run here; see on %s before you start it",
                     a->rec.peer);

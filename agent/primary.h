@@ -102,8 +102,10 @@ void primary_unpause(struct primary *p);
  * guest keeps still (PH_YIELDED) until it is known who runs the VM. */
 void primary_lease_begin(struct primary *p, bool there);
 bool primary_keeps_still(struct primary *p);
-/* A guest of this record has appeared on a host that had none. True: it is
- * paused, and the arbiter is asked. */
+/* From now on a replica may be made: path_here(). */
+void primary_here(struct primary *p);
+/* Has a guest of this record appeared on a host that had none? True: it is
+ * paused, and the arbiter is asked. Before each look for the guest. */
 bool primary_returned(struct primary *p);
 /* The two HELLOs name different generations. True: nothing goes on. */
 bool primary_other_generation(struct primary *p, const struct wire_hello *h);

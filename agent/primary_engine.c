@@ -128,6 +128,7 @@ int primary_engine_open(struct primary *p, struct err *e)
         net_free(p);
         return -1;
     }
+    primary_here(p);
     p->dropped = 0;
     p->voided = false;
     guest_take(p);

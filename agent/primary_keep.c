@@ -3,16 +3,19 @@
  * guest here keeps still, and when it may go on. Loop thread; see primary.h. */
 #include "agent/primary.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
+#include "agent/paths.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "net-buffer/netbuf.h"
 
-/* --- The guest ---------------------------------------------------------------
- */
+/* --- The guest ----------------------------------------------------------- */
 
 void primary_pause(struct primary *p)
 {
@@ -45,8 +48,42 @@ void primary_unpause(struct primary *p)
     agent_save(a);
 }
 
-/* --- At the start
- * ------------------------------------------------------------- */
+/* --- At the start -------------------------------------------------------- */
+
+/* Paused until it is known that nobody else runs it. */
+static void hold_back(struct primary *p)
+{
+    struct agent *a = p->a;
+
+    if (!a->rec.paused) {
+        a->rec.paused = true;
+        if (!agent_save(a))
+            return;
+        agent_event(a, "paused",
+                    "%s was started here, and the arbiter may have given it "
+                    "to %s: it is paused until the arbiter says that it may "
+                    "run",
+                    a->rec.name, a->rec.peer);
+    }
+    primary_pause(p);
+}
+
+void primary_here(struct primary *p)
+{
+    int fd = open(path_here(p->a->rec.uuid).s,
+                  O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The host was booted since: nobody holds what the guest sends, and it may be
+ * a guest that was started anew. */
+static bool booted_since(const struct agent *a)
+{
+    return a->rec.stage == STAGE_ESTABLISHED &&
+           access(path_here(a->rec.uuid).s, F_OK) != 0;
+}
 
 void primary_lease_begin(struct primary *p, bool there)
 {
@@ -56,11 +93,13 @@ void primary_lease_begin(struct primary *p, bool there)
 
     if (!a->arb)
         return;
+    if (there && booted_since(a)) {
+        there = false;
+        hold_back(p);
+    }
     agent_lease_begin(a, !there    ? LEASE_EMPTY
                          : yielded ? LEASE_YIELDED
                                    : LEASE_FREE);
-    if (!there)
-        a->rec.paused = false;
     if (there && !strcmp(a->rec.lease, "guarded"))
         lease_event(&a->lease, LEASE_EV_COMMIT, clock_ns());
     if (claim && !(there && yielded))
@@ -90,8 +129,7 @@ bool primary_keeps_still(struct primary *p)
     return false;
 }
 
-/* --- While it runs
- * --------------------------------------------------------------- */
+/* --- While it runs ------------------------------------------------------- */
 
 static void yield(struct primary *p)
 {
@@ -111,22 +149,20 @@ static void yield(struct primary *p)
                 a->rec.peer, (unsigned long long)a->lease.generation + 1);
 }
 
-/* Paused until it is known that nobody else runs it. */
-static void hold_back(struct primary *p)
+/* A domain of the VM, where none was: another life of it. */
+static bool appeared(struct primary *p)
 {
     struct agent *a = p->a;
+    struct hv_domain d;
+    struct err e = ERR_INIT;
 
-    if (!a->rec.paused) {
-        a->rec.paused = true;
-        if (!agent_save(a))
-            return;
-        agent_event(a, "paused",
-                    "%s was started here, and the arbiter may have given it "
-                    "to %s: it is paused until the arbiter says that it may "
-                    "run",
-                    a->rec.name, a->rec.peer);
-    }
-    primary_pause(p);
+    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, &e))
+        return false;
+    if (a->rec.domid != (int64_t)d.domid &&
+        getrandom(a->rec.incarnation, sizeof a->rec.incarnation, 0) < 0)
+        abort();
+    a->rec.domid = d.domid;
+    return true;
 }
 
 bool primary_returned(struct primary *p)
@@ -137,6 +173,8 @@ bool primary_returned(struct primary *p)
         return false;
     switch (a->lease.state) {
     case LEASE_EMPTY:
+        if (!appeared(p))
+            return false;
         hold_back(p);
         agent_state(a, VM_SYNCING,
                     "paused, the arbiter is asked whether it may run");
@@ -147,6 +185,8 @@ bool primary_returned(struct primary *p)
     case LEASE_SETTLING:
     case LEASE_RETURNING:
     case LEASE_VOID:
+        if (!appeared(p))
+            return false;
         hold_back(p); /* what was asked before comes first */
         primary_retry(p, 0.5);
         return true;
@@ -217,8 +257,7 @@ void primary_keep_tick(struct primary *p)
                 h.why.kind ? h.why.text : "the arbiter has not decided");
 }
 
-/* --- What the lease decided
- * --------------------------------------------------- */
+/* --- What the lease decided ---------------------------------------------- */
 
 static void leftovers_end(struct primary *p, bool release)
 {

@@ -52,8 +52,7 @@ struct arbiter_call {
     void *arg;
 };
 
-/* --- The line
- * ----------------------------------------------------------------- */
+/* --- The line ------------------------------------------------------------ */
 
 static int line_usage(struct err *e)
 {
@@ -98,8 +97,7 @@ static bool remote_same(const char *a, const char *b)
            pin_equal(x.pin, y.pin);
 }
 
-/* --- How it stands
- * -------------------------------------------------------------- */
+/* --- How it stands ------------------------------------------------------- */
 
 static uint64_t heard(const struct remote *r)
 {
@@ -155,8 +153,7 @@ static void tell_changed(struct remote *r)
         r->host.changed(r->host.arg, &r->arbiter);
 }
 
-/* --- Calls
- * ------------------------------------------------------------------------ */
+/* --- Calls --------------------------------------------------------------- */
 
 static void call_free(struct arbiter_call *c)
 {
@@ -281,8 +278,7 @@ static void remote_cancel(struct arbiter_call *c)
     call_free(c);
 }
 
-/* --- Records
- * ------------------------------------------------------------------------ */
+/* --- Records ------------------------------------------------------------- */
 
 static void on_hello(struct remote *r, const uint8_t *payload, size_t len)
 {
@@ -354,8 +350,7 @@ static void on_record(struct link_session *s, uint32_t type,
     }
 }
 
-/* --- The session
- * -------------------------------------------------------------------- */
+/* --- The session --------------------------------------------------------- */
 
 static void on_ready(struct link_session *s, void *arg)
 {

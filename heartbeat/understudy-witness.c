@@ -21,8 +21,7 @@ static const char usage[] =
     "  -d DIR, default /var/lib/understudy-witness; -p PORT, default 7789\n"
     "  -v, --verbose; -V, --version; -h, --help\n";
 
-/* --- main
- * -------------------------------------------------------------------------- */
+/* --- main ---------------------------------------------------------------- */
 
 struct options {
     const char *dir, *address;

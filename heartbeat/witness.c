@@ -72,7 +72,7 @@ int witness_forget(struct witness *w, const uint8_t vm[16], struct err *e)
     return save(w, e);
 }
 
-/* --- Asking --------------------------------------------------------------- */
+/* --- Asking -------------------------------------------------------------- */
 
 /* Protection begins: what was before is void. */
 static bool registered(struct witness_record *r, int who,
@@ -235,7 +235,7 @@ int witness_ask(struct witness *w, const uint8_t asker[WITNESS_PIN],
     return changed ? save(w, e) : 0;
 }
 
-/* --- Bytes ---------------------------------------------------------------- */
+/* --- Bytes --------------------------------------------------------------- */
 
 void witness_put(const struct witness *w, struct buf *out)
 {

@@ -203,8 +203,7 @@ void witness_control_stop(struct witness_service *s)
         unlink(a.sun_path);
 }
 
-/* --- The other end
- * ------------------------------------------------------------- */
+/* --- The other end ------------------------------------------------------- */
 
 static int line_send(int fd, int argc, char **argv, struct err *e)
 {

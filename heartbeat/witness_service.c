@@ -12,8 +12,7 @@
 #include "common/log.h"
 #include "common/notify.h"
 
-/* --- The directory
- * ------------------------------------------------------------ */
+/* --- The directory ------------------------------------------------------- */
 
 static int hosts_load(struct witness_service *s, struct err *e)
 {
@@ -78,8 +77,7 @@ void witness_service_close(struct witness_service *s)
     witness_dir_close(&s->dir);
 }
 
-/* --- Serving
- * -------------------------------------------------------------------- */
+/* --- Serving ------------------------------------------------------------- */
 
 static void on_signal(struct ev_loop *loop, ev_signal *w, int events)
 {

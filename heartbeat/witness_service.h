@@ -60,7 +60,7 @@ void witness_service_close(struct witness_service *s);
 int witness_service_run(struct witness_service *s, const char *address,
                         uint16_t port, struct err *e);
 
-/* --- What an operator says (witness_verbs.c) ------------------------------ */
+/* --- What an operator says (witness_verbs.c) ----------------------------- */
 
 /* key | status [--json] | list [--json] | pin list | pin add NAME PIN |
  * pin remove NAME | seal [WHY..] | unseal | forget UUID. What there is to say

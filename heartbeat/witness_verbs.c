@@ -40,8 +40,7 @@ static bool wants_json(int argc, char **argv)
     return argc > 1 && !strcmp(argv[argc - 1], "--json");
 }
 
-/* --- Looking
- * ------------------------------------------------------------------ */
+/* --- Looking ------------------------------------------------------------- */
 
 static void key_say(const struct witness_service *s, struct buf *out)
 {
@@ -145,8 +144,7 @@ static int verb_list(struct witness_service *s, int argc, char **argv,
     return 0;
 }
 
-/* --- Hosts
- * -------------------------------------------------------------------- */
+/* --- Hosts --------------------------------------------------------------- */
 
 static int hosts_save(struct witness_service *s, struct err *e)
 {
@@ -190,8 +188,7 @@ static int verb_pin(struct witness_service *s, int argc, char **argv,
     return 0;
 }
 
-/* --- The seal
- * ------------------------------------------------------------------ */
+/* --- The seal ------------------------------------------------------------ */
 
 static int verb_seal(struct witness_service *s, int argc, char **argv,
                      struct buf *out, struct err *e)
@@ -256,8 +253,7 @@ static int verb_forget(struct witness_service *s, int argc, char **argv,
     return witness_forget(&s->w, vm, e);
 }
 
-/* --- The table
- * ------------------------------------------------------------------ */
+/* --- The table ----------------------------------------------------------- */
 
 static const struct {
     const char *name;

@@ -368,8 +368,7 @@ static void questions_are_bounded(void **state)
     scene_free(&c);
 }
 
-/* --- One that says nothing
- * ----------------------------------------------------- */
+/* --- One that says nothing ----------------------------------------------- */
 
 struct mute {
     struct host host;
