@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/mman.h>
 
 #define PAUSE_US 2000000
@@ -46,8 +45,6 @@ static void op_close(struct hv *hv)
     struct fake *f = fake_of(hv);
 
     fake_view_close(&f->view);
-    if (f->watch >= 0)
-        close(f->watch);
     free(f);
 }
 
@@ -161,30 +158,7 @@ static int op_unpause(struct hv *hv, uint32_t domid, struct err *e)
         return -1;
     store(&d->paused, 0);
     fake_bump(d);
-    fake_announce(fake_of(hv)->dir);
     return 0;
-}
-
-static int op_watch_fd(struct hv *hv, struct err *e)
-{
-    struct fake *f = fake_of(hv);
-
-    if (f->watch >= 0)
-        return f->watch;
-    f->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (f->watch < 0 ||
-        inotify_add_watch(f->watch, f->dir, IN_CREATE | IN_DELETE | IN_MODIFY) <
-            0)
-        return err_sys(e, "watch %s", f->dir);
-    return f->watch;
-}
-
-static void op_watch_drain(struct hv *hv)
-{
-    char events[4096];
-
-    while (read(fake_of(hv)->watch, events, sizeof events) > 0)
-        ;
 }
 
 static int op_vifs(struct hv *hv, uint32_t domid, char names[][16], int *n,
@@ -524,23 +498,12 @@ static int op_rename(struct hv *hv, uint32_t domid, const char *name,
     if (strlen(name) >= sizeof d->spec.name)
         return err_kind(e, ERR_USAGE, "the name %s is too long", name);
     strcpy(d->spec.name, name);
-    fake_announce(fake_of(hv)->dir);
     return 0;
 }
 
 static int op_destroy(struct hv *hv, uint32_t domid, struct err *e)
 {
     return fake_domain_unmake(fake_of(hv)->dir, domid, e);
-}
-
-static int op_create(struct hv *hv, const void *blueprint, size_t len,
-                     uint32_t *domid, struct err *e)
-{
-    struct fake_spec s;
-
-    if (fake_blueprint_read(blueprint, len, &s, e))
-        return -1;
-    return fake_domain_make(fake_of(hv)->dir, &s, false, domid, e);
 }
 
 static const struct hv_ops fake_ops = {
@@ -551,8 +514,6 @@ static const struct hv_ops fake_ops = {
     .info = op_info,
     .pause = op_pause,
     .unpause = op_unpause,
-    .watch_fd = op_watch_fd,
-    .watch_drain = op_watch_drain,
     .vifs = op_vifs,
     .devices = fake_devices,
     .watcher_start = fake_watcher_start,
@@ -578,7 +539,6 @@ static const struct hv_ops fake_ops = {
     .set_state = op_set_state,
     .rename = op_rename,
     .destroy = op_destroy,
-    .create = op_create,
 };
 
 int hv_fake_open(const char *dir, struct hv **hv, struct err *e)
@@ -593,7 +553,6 @@ int hv_fake_open(const char *dir, struct hv **hv, struct err *e)
     }
     strcpy(f->dir, dir);
     f->hv.ops = &fake_ops;
-    f->watch = -1;
     *hv = &f->hv;
     return 0;
 }

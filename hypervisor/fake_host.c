@@ -37,17 +37,6 @@ int fake_lock(const char *dir, struct err *e)
     return take_fd(&fd);
 }
 
-void fake_announce(const char *dir)
-{
-    char path[PATH_BYTES];
-
-    snprintf(path, sizeof path, "%s/events", dir);
-    CLEANUP_CLOSE int fd =
-        open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd >= 0)
-        (void)!write(fd, "\n", 1);
-}
-
 /* Map DIR/KIND-ID, made `bytes` long if that is not 0. */
 void *fake_file_map(const char *dir, const char *kind, uint32_t domid,
                     size_t *bytes, bool create, bool writable, struct err *e)
@@ -168,7 +157,6 @@ int fake_domain_make(const char *dir, const struct fake_spec *spec, bool shell,
     d->pages = d->max_pages = spec->ram_pages - (shell && spec->lacking);
     store(&d->magic, FAKE_MAGIC);
     munmap(d, sizeof *d);
-    fake_announce(dir);
     return 0;
 }
 
@@ -194,7 +182,6 @@ int fake_domain_unmake(const char *dir, uint32_t domid, struct err *e)
         file_path(path, dir, kinds[i], domid);
         unlink(path);
     }
-    fake_announce(dir);
     return 0;
 }
 
@@ -306,7 +293,6 @@ int fake_do(const char *dir, uint32_t domid, enum fake_deed deed,
         store(&d->state_pad, small);
     fake_bump(d);
     fake_view_close(&v);
-    fake_announce(dir);
     return 0;
 }
 

@@ -42,7 +42,6 @@ struct fake_view {
 struct fake {
     struct hv hv;
     char dir[200];
-    int watch;
     uint32_t domid; /* of `view`; 0: none */
     struct fake_view view;
     bool late; /* the guest has our request still */
@@ -57,8 +56,6 @@ void fake_view_close(struct fake_view *v);
 void fake_bump(struct fake_dom *d);
 /* Wait until the word is no longer `seen`, at most `us`. */
 void fake_wait(struct fake_dom *d, uint32_t seen, uint64_t us);
-/* Tell the watchers of the host (watch_fd). */
-void fake_announce(const char *dir);
 
 static inline bool fake_runs(struct fake_dom *d)
 {

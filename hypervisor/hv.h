@@ -97,11 +97,6 @@ struct hv_ops {
                 struct err *e);
     int (*pause)(struct hv *hv, uint32_t domid, struct err *e);
     int (*unpause)(struct hv *hv, uint32_t domid, struct err *e);
-    /* A descriptor that polls readable when some domain was created, shut
-     * down or destroyed; watch_drain() makes it unreadable again. Owned by
-     * hv. */
-    int (*watch_fd)(struct hv *hv, struct err *e);
-    void (*watch_drain)(struct hv *hv);
     /* xenstore names of the VM's vif backends in this host's driver domain 0:
      * "vif3.0", ... in devid order; *n at most HV_MAX_VIFS. An error that
      * names the device when an interface lives in another driver domain. */
@@ -210,9 +205,6 @@ struct hv_ops {
      * unmap() first. (Announcing the VM's addresses after an unpause is the
      * guest's own job on resume, netfront does it.) */
     int (*destroy)(struct hv *hv, uint32_t domid, struct err *e);
-    /* Start the domain again from its configuration (reboot handling). */
-    int (*create)(struct hv *hv, const void *blueprint, size_t len,
-                  uint32_t *domid, struct err *e);
 };
 
 #define HV_BLUEPRINT_MAX (64u << 20)

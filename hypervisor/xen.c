@@ -52,8 +52,6 @@ static void xen_close(struct hv *hv)
     if (x->dirty.on)
         xen_logdirty_stop(hv, x->dirty.domid);
     xen_state_free(x);
-    if (x->watch)
-        xs_close(x->watch);
     if (x->xs)
         xs_close(x->xs);
     if (x->xce)
@@ -278,33 +276,6 @@ static int xen_unpause(struct hv *hv, uint32_t domid, struct err *e)
     return 0;
 }
 
-static int xen_watch_fd(struct hv *hv, struct err *e)
-{
-    struct xen *x = xen_of(hv);
-
-    if (x->watch)
-        return xs_fileno(x->watch);
-    x->watch = xs_open(0);
-    if (!x->watch)
-        return err_sys(e, "connect to xenstore");
-    if (xs_watch(x->watch, "@introduceDomain", "i") &&
-        xs_watch(x->watch, "@releaseDomain", "r"))
-        return xs_fileno(x->watch);
-    err_sys(e, "watch xenstore for domains");
-    xs_close(x->watch);
-    x->watch = NULL;
-    return -1;
-}
-
-static void xen_watch_drain(struct hv *hv)
-{
-    struct xen *x = xen_of(hv);
-    char **event;
-
-    while (x->watch && (event = xs_check_watch(x->watch)))
-        free(event);
-}
-
 static const struct hv_ops xen_ops = {
     .name = "xen",
     .close = xen_close,
@@ -313,8 +284,6 @@ static const struct hv_ops xen_ops = {
     .info = xen_info,
     .pause = xen_pause,
     .unpause = xen_unpause,
-    .watch_fd = xen_watch_fd,
-    .watch_drain = xen_watch_drain,
     .vifs = xen_vifs,
     .devices = xen_devices,
     .watcher_start = xen_watcher_start,
@@ -340,7 +309,6 @@ static const struct hv_ops xen_ops = {
     .set_state = xen_set_state,
     .rename = xen_rename,
     .destroy = xen_destroy,
-    .create = xen_create,
 };
 
 static int not_dom0(struct hv *hv, struct err *e, const char *what)

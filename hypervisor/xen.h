@@ -71,7 +71,6 @@ struct xen {
     xendevicemodel_handle *dmod;
     xenevtchn_handle *xce;
     struct xs_handle *xs;
-    struct xs_handle *watch;
     struct xen_domctl *op; /* hypercall memory for xen_domctl() */
     struct xen_dirty dirty;
     struct xen_suspend suspend;
@@ -186,8 +185,6 @@ int xen_shell_build_as(struct hv *hv, const void *blueprint, size_t len,
                        const char *uuid, uint32_t *domid, struct err *e);
 int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e);
 int xen_destroy(struct hv *hv, uint32_t domid, struct err *e);
-int xen_create(struct hv *hv, const void *blueprint, size_t len,
-               uint32_t *domid, struct err *e);
 
 /* xen_xl.c ---------------------------------------------------------------- */
 /* Run understudy-xl with these arguments (NULL-terminated, without the

@@ -210,17 +210,3 @@ int xen_destroy(struct hv *hv, uint32_t domid, struct err *e)
     wait_gone(xen_of(hv), domid);
     return 0;
 }
-
-int xen_create(struct hv *hv, const void *blueprint, size_t len,
-               uint32_t *domid, struct err *e)
-{
-    struct blueprint bp;
-
-    (void)hv;
-    if (blueprint_parse(blueprint, len, &bp, e))
-        return -1;
-    const char *argv[] = {"create", NULL};
-    if (xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e))
-        return err_add(e, "start %s", bp.name);
-    return 0;
-}

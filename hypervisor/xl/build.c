@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Building a shell: restored paused and without devices, because libxl
  * destroys a domain whose devices fail to attach; then its interfaces are
- * attached one by one, with retries. Also starting a VM afresh. */
+ * attached one by one, with retries. */
 #include "hypervisor/xl/xl.h"
 
 #include <fcntl.h>
@@ -148,31 +148,6 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
     }
 out:
     nics_free(&nics);
-    libxl_domain_config_dispose(&config);
-    buf_free(&raw);
-    return rc;
-}
-
-int domain_create(struct xl *x, uint32_t *domid, struct err *e)
-{
-    libxl_domain_config config;
-    struct buf raw = {0};
-    struct blueprint bp;
-    int rc = -1;
-
-    libxl_domain_config_init(&config);
-    if (blueprint_read(&raw, &bp, e) || config_of(x, &bp, &config, e))
-        goto out;
-    said_clear(x);
-    rc = libxl_domain_create_new(x->ctx, &config, domid, NULL, NULL);
-    if (rc) {
-        rc = xl_err(x, e, "create the domain");
-        goto out;
-    }
-    rc = libxl_domain_unpause(x->ctx, *domid, NULL);
-    if (rc)
-        rc = xl_err(x, e, "unpause domain %u", *domid);
-out:
     libxl_domain_config_dispose(&config);
     buf_free(&raw);
     return rc;

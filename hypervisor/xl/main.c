@@ -6,7 +6,6 @@
  *   check DOMID           can it be protected?
  *   fits                  can this host hold the VM of the blueprint on stdin?
  *   build NAME [UUID]     a paused shell of it
- *   create                the VM itself, booted from its configuration
  *   rename DOMID NAME
  *   destroy DOMID|NAME
  *   watch DOMID LOCK      act when it shuts down; goes on after its answer
@@ -231,17 +230,6 @@ static int job_build(struct xl *x, char **argv, struct err *e)
     return 0;
 }
 
-static int job_create(struct xl *x, char **argv, struct err *e)
-{
-    uint32_t domid = 0;
-
-    (void)argv;
-    if (domain_create(x, &domid, e))
-        return -1;
-    answer_ok(domid, NULL, 0);
-    return 0;
-}
-
 static int job_rename(struct xl *x, char **argv, struct err *e)
 {
     uint32_t domid;
@@ -288,8 +276,8 @@ static const struct job {
 } jobs[] = {
     {"describe", 1, 1, job_describe}, {"check", 1, 1, job_check},
     {"fits", 0, 0, job_fits},         {"build", 1, 2, job_build},
-    {"create", 0, 0, job_create},     {"rename", 2, 2, job_rename},
-    {"destroy", 1, 1, job_destroy},   {"watch", 2, 2, job_watch},
+    {"rename", 2, 2, job_rename},     {"destroy", 1, 1, job_destroy},
+    {"watch", 2, 2, job_watch},
 };
 
 /* --- Being told to stop -------------------------------------------------- */

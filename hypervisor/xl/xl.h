@@ -51,7 +51,6 @@ bool stream_write(int fd, const struct blueprint *bp);
 /* build.c ----------------------------------------------------------------- */
 int shell_build(struct xl *x, const char *name, const char *uuid,
                 uint32_t *domid, struct err *e);
-int domain_create(struct xl *x, uint32_t *domid, struct err *e);
 
 /* watch.c ----------------------------------------------------------------- */
 /* Become a process that nobody waits for; before libxl is opened. */

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* One operation of hv.h on a lab host, for scenarios and for looking.
  * `hv-tool` alone says which there are. */
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,11 +97,6 @@ static int op_build(char **argv)
     return with_blueprint(argv[0], hv->ops->shell_build);
 }
 
-static int op_create(char **argv)
-{
-    return with_blueprint(argv[0], hv->ops->create);
-}
-
 static int op_destroy(char **argv)
 {
     return find(argv[0]) ? -1 : hv->ops->destroy(hv, dom.domid, &err);
@@ -179,21 +173,6 @@ static int op_dirty(char **argv)
     return rc;
 }
 
-static int op_watch(char **argv)
-{
-    int fd = hv->ops->watch_fd(hv, &err);
-    uint64_t until = clock_ns() + (uint64_t)atoi(argv[0]) * NS_PER_SEC;
-
-    while (fd >= 0 && clock_ns() < until) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, 500) == 1) {
-            printf("event\n");
-            hv->ops->watch_drain(hv);
-        }
-    }
-    return fd < 0 ? -1 : 0;
-}
-
 static const struct {
     const char *name, *args;
     int n;
@@ -204,13 +183,11 @@ static const struct {
     {"describe", "NAME FILE", 2, op_describe},
     {"fits", "FILE", 1, op_fits},
     {"build", "FILE", 1, op_build},
-    {"create", "FILE", 1, op_create},
     {"destroy", "NAME", 1, op_destroy},
     {"rename", "NAME NEW", 2, op_rename},
     {"suspend", "NAME DEADLINE_MS TIMES", 3, op_suspend},
     {"recover", "NAME DEADLINE_MS", 2, op_recover},
     {"dirty", "NAME SECONDS", 2, op_dirty},
-    {"watch", "SECONDS", 1, op_watch},
 };
 
 int main(int argc, char **argv)
