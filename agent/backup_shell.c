@@ -22,6 +22,7 @@ struct shell_job {
     struct replica *rep;
     uint32_t shell;
     bool build;
+    struct hv_vm vm; /* whose shell it is, whatever the blueprint says */
 };
 
 static int shell_destroy(struct hv *hv, const uint8_t uuid[16], struct err *e)
@@ -43,11 +44,11 @@ static int shell_build(struct shell_job *j, struct err *e)
     struct replica_config c = {.ack = backup_committed, .ack_arg = j->b};
     const struct hv_ops *ops = j->hv->ops;
 
-    if (ops->shell_check(j->hv, bp->data, bp->len, e) ||
-        ops->shell_build(j->hv, bp->data, bp->len, &j->shell, e))
+    if (ops->shell_check(j->hv, &j->vm, bp->data, bp->len, e) ||
+        ops->shell_build(j->hv, &j->vm, bp->data, bp->len, &j->shell, e))
         return -1;
     c.domid = j->shell;
-    snprintf(c.name, sizeof c.name, "%s", j->b->a->rec.name);
+    memcpy(c.name, j->vm.name, sizeof c.name);
     if (replica_open(&j->rep, j->hv, &c, e)) {
         struct err ignored = ERR_INIT;
         ops->destroy(j->hv, j->shell, &ignored);
@@ -67,7 +68,7 @@ static int shell_run(void *arg, struct err *e)
     j->rep = NULL;
     if (agent_hv_open(&j->hv, e))
         return -1;
-    rc = shell_destroy(j->hv, j->b->a->uuid, e);
+    rc = shell_destroy(j->hv, j->vm.uuid, e);
     if (!rc && j->build)
         rc = shell_build(j, e);
     if (j->hv)
@@ -123,6 +124,8 @@ static void shell_start(struct backup *b, bool build)
     j->b = b;
     j->rep = b->rep;
     j->build = build;
+    memcpy(j->vm.uuid, a->uuid, sizeof j->vm.uuid);
+    memcpy(j->vm.name, a->rec.name, sizeof j->vm.name);
     b->rep = NULL;
     b->work = build ? WORK_BUILD : WORK_DISCARD;
     b->job_session = b->session_no;

@@ -74,11 +74,38 @@ static void prepare_wait(struct prepare *p, struct vm *vm)
     vm_watch(vm, &p->watch);
 }
 
+/* No other VM's domain has the name, nor that of the replica. */
+static int domains_check(struct hv *hv, const struct vm_record *r,
+                         struct err *e)
+{
+    char name[sizeof r->name + sizeof HV_REPLICA_TAG];
+    uint8_t uuid[16];
+    struct hv_domain dom;
+    struct err gone = ERR_INIT;
+
+    uuid_parse(r->uuid, uuid);
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "%s%s", r->name, i ? HV_REPLICA_TAG : "");
+        if (hv->ops->find(hv, name, &dom, &gone) || strcmp(dom.name, name) ||
+            !memcmp(dom.uuid, uuid, sizeof uuid))
+            continue;
+        err_kind(e, ERR_REFUSED, "a domain %s is there already, of another VM",
+                 name);
+        return err_hint(e, "rename one of the two (`xl rename`)");
+    }
+    return 0;
+}
+
 static int save_run(void *arg, struct err *e)
 {
     struct prepare *p = arg;
+    struct hv *hv = NULL;
 
-    return store_save(&p->rec, e);
+    if (daemon_hv_open(&hv, e))
+        return -1;
+    int rc = domains_check(hv, &p->rec, e);
+    hv->ops->close(hv);
+    return rc ? rc : store_save(&p->rec, e);
 }
 
 static void save_done(void *arg, int rc, const struct err *e)
@@ -228,6 +255,23 @@ static int prepare_parse(struct vm_record *r, const struct daemon *d,
     return 0;
 }
 
+/* A name is one VM's. `vm` is the one with that uuid, or NULL. */
+static int name_check(struct daemon *d, const struct vm_record *r,
+                      const struct vm *vm, struct err *e)
+{
+    if (strstr(r->name, HV_REPLICA_TAG))
+        return err_kind(e, ERR_REFUSED, "%s is a replica's name", r->name);
+    if (vm_find(d, r->name) != vm && vm_find(d, r->name)) {
+        err_kind(e, ERR_REFUSED, "%s has another VM %s on record", d->name,
+                 r->name);
+        return err_hint(e, "rename one of the two (`xl rename`)");
+    }
+    if (!vm || vm->damaged || !strcmp(vm->rec.name, r->name))
+        return 0;
+    err_kind(e, ERR_REFUSED, "%s knows this VM as %s", d->name, vm->rec.name);
+    return err_hint(e, "on %s: understudy unprotect %s", d->name, vm->rec.name);
+}
+
 static void on_prepare(struct daemon *d, struct host_request *r,
                        const struct link_peer *from, const json_t *msg)
 {
@@ -245,7 +289,9 @@ static void on_prepare(struct daemon *d, struct host_request *r,
         return;
     }
     struct vm *vm = vm_find_uuid(d, p->rec.uuid);
-    if (vm)
+    if (name_check(d, &p->rec, vm, &e))
+        prepare_end(p, &e);
+    else if (vm)
         prepare_existing(p, vm);
     else
         prepare_create(p);

@@ -176,3 +176,20 @@ int blueprint_parse(const void *p, size_t n, struct blueprint *bp,
         return err_add(e, "blueprint");
     return 0;
 }
+
+int blueprint_is_of(const struct hv_vm *vm, const char *name,
+                    const uint8_t uuid[16], struct err *e)
+{
+    if (memcmp(vm->uuid, uuid, sizeof vm->uuid) != 0) {
+        err_kind(e, ERR_REFUSED, "the blueprint is of another VM, not of %s",
+                 vm->name);
+        return err_hint(e, "compare `xl vm-list` and `understudy status` on "
+                           "both hosts");
+    }
+    if (!strcmp(vm->name, name))
+        return 0;
+    err_kind(e, ERR_REFUSED, "%s is not the VM's name here, %s is", name,
+             vm->name);
+    return err_hint(e, "a VM that was renamed: unprotect it, and protect it "
+                       "again");
+}

@@ -46,6 +46,10 @@ void blueprint_write(struct buf *b, const struct blueprint *bp,
 int blueprint_parse(const void *p, size_t n, struct blueprint *bp,
                     struct err *e);
 
+/* The name and uuid of a blueprint are those of `vm`, or ERR_REFUSED. */
+int blueprint_is_of(const struct hv_vm *vm, const char *name,
+                    const uint8_t uuid[16], struct err *e);
+
 /* Iterate the runs of a parsed blueprint: *gfn is where the last one ended
  * (0 at first) and becomes the start of the next; false after the last. */
 bool blueprint_run(struct reader *runs, uint64_t *end, uint64_t *gfn,

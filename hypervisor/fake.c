@@ -3,6 +3,7 @@
  * Xen: the operations on a directory that is a host (fake_host.c), whose guests
  * are executed by threads (fake_guest.c). One thread a connection. */
 #include "hypervisor/fake_host.h"
+#include "hypervisor/blueprint.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 
@@ -59,6 +60,7 @@ static void dom_describe(struct fake_dom *d, struct hv_domain *out)
     snprintf(out->name, sizeof out->name, "%s", d->spec.name);
     out->type = HV_PVH;
     out->paused = load(&d->paused);
+    out->ran = load(&d->ran);
     out->dying = load(&d->dying);
     out->shutdown = (enum hv_shutdown)load(&d->shutdown);
     out->vcpus = d->spec.writers;
@@ -157,6 +159,7 @@ static int op_unpause(struct hv *hv, uint32_t domid, struct err *e)
     if (!d)
         return -1;
     store(&d->paused, 0);
+    store(&d->ran, 1);
     fake_bump(d);
     return 0;
 }
@@ -436,13 +439,14 @@ static int op_get_state(struct hv *hv, uint32_t domid, struct buf *out,
 /* --- Backup ----------------------------------------------------------------
  */
 
-static int op_shell_check(struct hv *hv, const void *blueprint, size_t len,
-                          struct err *e)
+static int op_shell_check(struct hv *hv, const struct hv_vm *vm,
+                          const void *blueprint, size_t len, struct err *e)
 {
     struct fake_spec s;
     struct hv_domain d;
 
-    if (fake_blueprint_read(blueprint, len, &s, e))
+    if (fake_blueprint_read(blueprint, len, &s, e) ||
+        blueprint_is_of(vm, s.name, s.uuid, e))
         return -1;
     for (int i = 0; i < 2; i++) {
         if (!dom_find(hv, s.name, NULL, false, &d, NULL)) {
@@ -454,12 +458,13 @@ static int op_shell_check(struct hv *hv, const void *blueprint, size_t len,
     return 0;
 }
 
-static int op_shell_build(struct hv *hv, const void *blueprint, size_t len,
-                          uint32_t *domid, struct err *e)
+static int op_shell_build(struct hv *hv, const struct hv_vm *vm,
+                          const void *blueprint, size_t len, uint32_t *domid,
+                          struct err *e)
 {
     struct fake_spec s;
 
-    if (op_shell_check(hv, blueprint, len, e) ||
+    if (op_shell_check(hv, vm, blueprint, len, e) ||
         fake_blueprint_read(blueprint, len, &s, e))
         return -1;
     strcat(s.name, HV_REPLICA_TAG);

@@ -152,6 +152,7 @@ int fake_domain_make(const char *dir, const struct fake_spec *spec, bool shell,
     d->shell = shell;
     d->end_gfn = end;
     d->paused = shell;
+    d->ran = !shell;
     d->shutdown = HV_RUNNING;
     d->step_us = spec->step_us;
     d->pages = d->max_pages = spec->ram_pages - (shell && spec->lacking);

@@ -21,7 +21,7 @@ struct fake_dom {
     bool shell;
     uint64_t end_gfn;
     uint32_t word; /* futex: bumped after every change */
-    uint32_t paused, dying, request, logdirty, refuse, stock;
+    uint32_t paused, ran, dying, request, logdirty, refuse, stock;
     int32_t shutdown;
     uint32_t runner, parked, delay_us, step_us, state_pad;
     uint64_t pages, max_pages;

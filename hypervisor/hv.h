@@ -40,11 +40,19 @@ struct hv_domain {
     char name[64];
     enum hv_type type;
     bool paused, dying;
+    bool ran; /* it has executed something */
     enum hv_shutdown shutdown;
     uint32_t vcpus; /* highest online + 1 */
     uint64_t pages; /* populated now */
     uint64_t max_pages;
     uint64_t end_gfn; /* one past the highest gfn */
+};
+
+/* Which VM is meant, as this host has it on record: its replica bears both,
+ * whatever a peer says. */
+struct hv_vm {
+    uint8_t uuid[16];
+    char name[64]; /* without HV_REPLICA_TAG */
 };
 
 /* A persistent mapping of a guest's memory. `base + gfn * HV_PAGE` is gfn's
@@ -186,14 +194,17 @@ struct hv_ops {
                      struct err *e);
 
     /* --- Backup: the shell --------------------------------------------- */
-    /* Can this host hold the VM: memory, CPU vendor and features, bridges,
-     * name free, kernel modules. ERR_REFUSED with a hint. */
-    int (*shell_check)(struct hv *hv, const void *blueprint, size_t len,
+    /* Is the blueprint that of `vm`, and can this host hold it: memory, CPU
+     * vendor and features, bridges, both names free, kernel modules.
+     * ERR_REFUSED with a hint. */
+    int (*shell_check)(struct hv *hv, const struct hv_vm *vm,
+                       const void *blueprint, size_t len, struct err *e);
+    /* Build the paused shell NAME--replica of `vm` with zeroed memory, devices
+     * attached. May take seconds; bounded; nothing left behind on error. No
+     * other domain is touched. */
+    int (*shell_build)(struct hv *hv, const struct hv_vm *vm,
+                       const void *blueprint, size_t len, uint32_t *domid,
                        struct err *e);
-    /* Build the paused shell NAME--replica with zeroed memory, devices
-     * attached. May take seconds; bounded; nothing left behind on error. */
-    int (*shell_build)(struct hv *hv, const void *blueprint, size_t len,
-                       uint32_t *domid, struct err *e);
     /* Platform state of the committed epoch into the paused shell. */
     int (*set_state)(struct hv *hv, uint32_t domid, const void *state,
                      size_t len, struct err *e);

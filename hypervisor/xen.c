@@ -158,6 +158,7 @@ static int domain_fill(struct xen *x, const xc_domaininfo_t *info,
         d->name[0] = '\0';
     d->type = domain_type(x, info);
     d->paused = info->flags & XEN_DOMINF_paused;
+    d->ran = info->cpu_time > 0;
     d->dying = info->flags & XEN_DOMINF_dying;
     d->shutdown = shutdown_of(info);
     d->vcpus = info->max_vcpu_id + 1;

@@ -169,20 +169,22 @@ int xen_policy_check(struct xen *x, const struct blueprint *bp, struct err *e);
 
 /* xen_check.c ------------------------------------------------------------- */
 int xen_check_protect(struct hv *hv, uint32_t domid, struct err *e);
-int xen_shell_check(struct hv *hv, const void *blueprint, size_t len,
-                    struct err *e);
+int xen_shell_check(struct hv *hv, const struct hv_vm *vm,
+                    const void *blueprint, size_t len, struct err *e);
 /* This Xen's version as "4.17" into out[size]. */
 void xen_version(struct xen *x, char *out, size_t size);
 
 /* xen_shell.c ------------------------------------------------------------- */
 int xen_describe(struct hv *hv, uint32_t domid, struct buf *blueprint,
                  struct err *e);
-int xen_shell_build(struct hv *hv, const void *blueprint, size_t len,
-                    uint32_t *domid, struct err *e);
-/* The same with another uuid ("" or NULL: the blueprint's), for a test on one
- * host, where the VM itself has it. */
-int xen_shell_build_as(struct hv *hv, const void *blueprint, size_t len,
-                       const char *uuid, uint32_t *domid, struct err *e);
+int xen_shell_build(struct hv *hv, const struct hv_vm *vm,
+                    const void *blueprint, size_t len, uint32_t *domid,
+                    struct err *e);
+/* The same without asking whose the blueprint is, for a test on one host: the
+ * VM itself is there too. */
+int xen_shell_build_as(struct hv *hv, const struct hv_vm *vm,
+                       const void *blueprint, size_t len, uint32_t *domid,
+                       struct err *e);
 int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e);
 int xen_destroy(struct hv *hv, uint32_t domid, struct err *e);
 

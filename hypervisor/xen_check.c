@@ -117,8 +117,8 @@ void xen_version(struct xen *x, char *out, size_t size)
     snprintf(out, size, "%d.%d", v >> 16, v & 0xffff);
 }
 
-int xen_shell_check(struct hv *hv, const void *blueprint, size_t len,
-                    struct err *e)
+int xen_shell_check(struct hv *hv, const struct hv_vm *vm,
+                    const void *blueprint, size_t len, struct err *e)
 {
     struct xen *x = xen_of(hv);
     struct blueprint bp;
@@ -126,7 +126,8 @@ int xen_shell_check(struct hv *hv, const void *blueprint, size_t len,
 
     if (blueprint_parse(blueprint, len, &bp, e))
         return -1;
-    if (name_check(bp.name, e) || type_check(bp.type, e))
+    if (blueprint_is_of(vm, bp.name, bp.uuid, e) || name_check(bp.name, e) ||
+        type_check(bp.type, e))
         return -1;
     xen_version(x, version, sizeof version);
     if (strcmp(version, bp.xen) != 0) {

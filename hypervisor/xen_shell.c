@@ -78,26 +78,15 @@ out:
 
 /* --- Backup -------------------------------------------------------------- */
 
-/* A shell that a crashed predecessor left behind: paused, never ran. */
-static int leftover_destroy(struct hv *hv, const char *name, struct err *e)
-{
-    struct hv_domain d;
-    struct err gone = ERR_INIT;
-    xc_domaininfo_t info;
+#define UUID_TEXT 37
 
-    if (xen_find(hv, name, &d, &gone))
-        return gone.kind == ERR_GONE ? 0 : err_set(e, "%s", gone.text);
-    if (strcmp(d.name, name) != 0)
-        return 0;
-    if (xen_dominfo(xen_of(hv), d.domid, &info, e))
-        return -1;
-    if (!d.paused || info.cpu_time) {
-        err_kind(e, ERR_REFUSED, "a domain %s runs on this host", name);
-        return err_hint(e, "find out what it is (`xl list`), and destroy it if "
-                           "it is not needed");
-    }
-    log_warn("dom=%s: destroying the shell that was left behind", name);
-    return xen_destroy(hv, d.domid, e);
+static void uuid_text(const uint8_t uuid[16], char out[UUID_TEXT])
+{
+    char *p = out;
+
+    for (int i = 0; i < 16; i++)
+        p += sprintf(p, "%s%02x", i >= 4 && i <= 10 && i % 2 == 0 ? "-" : "",
+                     uuid[i]);
 }
 
 static bool is_zero(const uint8_t *page)
@@ -137,18 +126,18 @@ static int memory_check(struct hv *hv, uint32_t domid,
     return 0;
 }
 
-int xen_shell_build_as(struct hv *hv, const void *blueprint, size_t len,
-                       const char *uuid, uint32_t *domid, struct err *e)
+int xen_shell_build_as(struct hv *hv, const struct hv_vm *vm,
+                       const void *blueprint, size_t len, uint32_t *domid,
+                       struct err *e)
 {
     struct blueprint bp;
-    char name[sizeof bp.name + sizeof HV_REPLICA_TAG];
+    char name[sizeof vm->name + sizeof HV_REPLICA_TAG], uuid[UUID_TEXT];
 
     if (blueprint_parse(blueprint, len, &bp, e))
         return -1;
-    snprintf(name, sizeof name, "%s%s", bp.name, HV_REPLICA_TAG);
-    if (leftover_destroy(hv, name, e))
-        return err_add(e, "clean up before building %s", name);
-    const char *argv[] = {"build", name, uuid ? uuid : "", NULL};
+    snprintf(name, sizeof name, "%s%s", vm->name, HV_REPLICA_TAG);
+    uuid_text(vm->uuid, uuid);
+    const char *argv[] = {"build", name, uuid, NULL};
     if (xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e))
         return err_add(e, "build %s", name);
     if (!memory_check(hv, *domid, &bp, e))
@@ -157,10 +146,16 @@ int xen_shell_build_as(struct hv *hv, const void *blueprint, size_t len,
     return err_add(e, "build %s", name);
 }
 
-int xen_shell_build(struct hv *hv, const void *blueprint, size_t len,
-                    uint32_t *domid, struct err *e)
+int xen_shell_build(struct hv *hv, const struct hv_vm *vm,
+                    const void *blueprint, size_t len, uint32_t *domid,
+                    struct err *e)
 {
-    return xen_shell_build_as(hv, blueprint, len, NULL, domid, e);
+    struct blueprint bp;
+
+    if (blueprint_parse(blueprint, len, &bp, e) ||
+        blueprint_is_of(vm, bp.name, bp.uuid, e))
+        return -1;
+    return xen_shell_build_as(hv, vm, blueprint, len, domid, e);
 }
 
 int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e)

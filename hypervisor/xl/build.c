@@ -122,7 +122,7 @@ static int shell_config(struct xl *x, const struct blueprint *bp,
     config->c_info.name = strdup(name);
     if (!config->c_info.name)
         abort();
-    if (*uuid && libxl_uuid_from_string(&config->c_info.uuid, uuid))
+    if (libxl_uuid_from_string(&config->c_info.uuid, uuid))
         return err_kind(e, ERR_USAGE, "%s is no uuid", uuid);
     return 0;
 }

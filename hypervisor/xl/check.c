@@ -231,14 +231,15 @@ static int memory_fits(struct xl *x, libxl_domain_config *c, struct err *e)
 
 int config_fits(struct xl *x, libxl_domain_config *c, struct err *e)
 {
+    char shell[128];
+
     if (netback_fits(c, e))
         return -1;
     for (int i = 0; i < c->num_nics; i++)
         if (bridge_fits(&c->nics[i], e))
             return -1;
-    if (!c->c_info.name)
-        return err_set(e, "the VM's configuration has no name");
-    if (name_fits(x, c->c_info.name, e))
+    snprintf(shell, sizeof shell, "%s%s", c->c_info.name, HV_REPLICA_TAG);
+    if (name_fits(x, c->c_info.name, e) || name_fits(x, shell, e))
         return -1;
     if (c->b_info.kernel && access(c->b_info.kernel, R_OK))
         log_warn("dom=%s: no %s here: after a takeover it can't reboot",

@@ -5,9 +5,9 @@
  *   describe DOMID        its configuration as JSON
  *   check DOMID           can it be protected?
  *   fits                  can this host hold the VM of the blueprint on stdin?
- *   build NAME [UUID]     a paused shell of it
+ *   build NAME UUID       a paused shell of it
  *   rename DOMID NAME
- *   destroy DOMID|NAME
+ *   destroy DOMID|NAME [UUID]   only if it is that
  *   watch DOMID LOCK      act when it shuts down; goes on after its answer
  *
  * SIGTERM ends a build; what was begun is destroyed. */
@@ -141,6 +141,11 @@ int config_of(struct xl *x, const struct blueprint *bp,
     said_clear(x);
     if (libxl_domain_config_from_json(x->ctx, config, json))
         return xl_err(x, e, "understand the VM's configuration");
+    if (!config->c_info.name || strcmp(config->c_info.name, bp->name) != 0 ||
+        memcmp(libxl_uuid_bytearray_const(&config->c_info.uuid), bp->uuid,
+               sizeof bp->uuid) != 0)
+        return err_kind(e, ERR_REFUSED,
+                        "the VM's configuration is that of another VM");
     return 0;
 }
 
@@ -224,7 +229,7 @@ static int job_build(struct xl *x, char **argv, struct err *e)
 {
     uint32_t domid = 0;
 
-    if (shell_build(x, argv[0], argv[1] ? argv[1] : "", &domid, e))
+    if (shell_build(x, argv[0], argv[1], &domid, e))
         return -1;
     answer_ok(domid, NULL, 0);
     return 0;
@@ -246,6 +251,19 @@ static int job_rename(struct xl *x, char **argv, struct err *e)
     return 0;
 }
 
+static bool uuid_is(struct xl *x, uint32_t domid, const char *text)
+{
+    libxl_dominfo info;
+    libxl_uuid uuid;
+
+    libxl_dominfo_init(&info);
+    bool is = !libxl_uuid_from_string(&uuid, text) &&
+              !libxl_domain_info(x->ctx, &info, domid) &&
+              !libxl_uuid_compare(&uuid, &info.uuid);
+    libxl_dominfo_dispose(&info);
+    return is;
+}
+
 static int job_destroy(struct xl *x, char **argv, struct err *e)
 {
     uint32_t domid;
@@ -253,6 +271,8 @@ static int job_destroy(struct xl *x, char **argv, struct err *e)
     if (number(argv[0], &domid, NULL) &&
         libxl_name_to_domid(x->ctx, argv[0], &domid))
         return err_kind(e, ERR_GONE, "there is no domain %s", argv[0]);
+    if (argv[1] && !uuid_is(x, domid, argv[1]))
+        return err_kind(e, ERR_REFUSED, "%s is another VM's", argv[0]);
     said_clear(x);
     if (libxl_domain_destroy(x->ctx, domid, NULL))
         return xl_err(x, e, "destroy domain %u", domid);
@@ -275,21 +295,22 @@ static const struct job {
     int (*run)(struct xl *x, char **argv, struct err *e);
 } jobs[] = {
     {"describe", 1, 1, job_describe}, {"check", 1, 1, job_check},
-    {"fits", 0, 0, job_fits},         {"build", 1, 2, job_build},
-    {"rename", 2, 2, job_rename},     {"destroy", 1, 1, job_destroy},
+    {"fits", 0, 0, job_fits},         {"build", 2, 2, job_build},
+    {"rename", 2, 2, job_rename},     {"destroy", 1, 2, job_destroy},
     {"watch", 2, 2, job_watch},
 };
 
 /* --- Being told to stop -------------------------------------------------- */
 
 static char build_name[128]; /* set while a shell is being built */
+static char build_uuid[40];
 
 /* The process becomes one that destroys the shell: libxl's calls can't be
  * given up in the middle, and its locks end with exec. */
 static void on_term(int sig)
 {
     char *args[] = {(char[]){"understudy-xl"}, (char[]){"destroy"}, build_name,
-                    NULL};
+                    build_uuid, NULL};
 
     (void)sig;
     if (build_name[0])
@@ -304,6 +325,7 @@ static void term_setup(const struct job *job, char **argv)
     if (job->run != job_build)
         return;
     snprintf(build_name, sizeof build_name, "%s", argv[0]);
+    snprintf(build_uuid, sizeof build_uuid, "%s", argv[1]);
     sigaction(SIGTERM, &sa, NULL);
 }
 

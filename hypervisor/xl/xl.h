@@ -49,6 +49,7 @@ int config_fits(struct xl *x, libxl_domain_config *config, struct err *e);
 bool stream_write(int fd, const struct blueprint *bp);
 
 /* build.c ----------------------------------------------------------------- */
+/* `name` and `uuid` are the shell's, whatever the blueprint says. */
 int shell_build(struct xl *x, const char *name, const char *uuid,
                 uint32_t *domid, struct err *e);
 

@@ -4,6 +4,8 @@
  * nonsense behind them, connections that say nothing. `hostile key PORT UUID
  * ROUNDS ETC PIN` holds the key in ETC, which the other side trusts, and sends
  * records that have no business there. Ends after ROUNDS connections.
+ * `hostile blueprint PORT UUID ETC PIN NAME UUID2` holds the key too, and wants
+ * a shell for NAME and UUID2 where UUID is meant; prints what comes of it.
  * `hostile next PORT ETC` is no enemy: a host with the key in ETC (made if it
  * is not there; the pin is printed) that speaks the next version of the
  * protocol, and takes connections until SIGTERM. `hostile liar PORT ETC JSON`
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent/store.h"
+#include "hypervisor/fake_host.h"
 #include "link/session.h"
 
 #define SILENT 100
@@ -117,11 +120,11 @@ static void misbehave(struct link_session *s)
     }
 }
 
-static void on_ready(struct link_session *s, void *arg)
+static void say_hello(struct link_session *s, uint16_t role)
 {
     struct wire_hello h = {.protocol = WIRE_VERSION,
                            .kind = WIRE_VM,
-                           .role = (uint16_t)(rnd(8) ? WIRE_PRIMARY : rnd(4)),
+                           .role = role,
                            .running = true,
                            .generation = 1,
                            .beat_ms = 100,
@@ -129,12 +132,19 @@ static void on_ready(struct link_session *s, void *arg)
                            .name = "web"};
     struct buf b = {0};
 
-    (void)arg;
     memcpy(h.uuid, uuid, sizeof uuid);
     hello_put(&b, &h);
-    if (rnd(8))
-        link_send(s, WIRE_HELLO, b.data, b.len);
+    link_send(s, WIRE_HELLO, b.data, b.len);
     buf_free(&b);
+}
+
+static void on_ready(struct link_session *s, void *arg)
+{
+    uint16_t role = (uint16_t)(rnd(8) ? WIRE_PRIMARY : rnd(4));
+
+    (void)arg;
+    if (rnd(8))
+        say_hello(s, role);
     misbehave(s);
     link_close(s, 300);
 }
@@ -154,10 +164,10 @@ static void on_closed(struct link_session *s, const struct err *why, void *arg)
     printf("%s\n", why->kind ? why->text : "closed");
 }
 
-static int insider(unsigned rounds, const char *etc, const char *pin_text)
+/* Connections one after the other, until each is closed. */
+static int insider(unsigned rounds, const struct link_callbacks *cb,
+                   const char *etc, const char *pin_text)
 {
-    static const struct link_callbacks cb = {
-        .ready = on_ready, .record = on_record, .closed = on_closed};
     struct ev_loop *loop = ev_default_loop(0);
     struct link_key *key;
     struct link_tls *tls;
@@ -176,7 +186,7 @@ static int insider(unsigned rounds, const char *etc, const char *pin_text)
     for (unsigned i = 0; i < rounds; i++) {
         struct link_session *s;
         over = false;
-        if (link_connect(loop, tls, &t, &cb, NULL, &s, &e))
+        if (link_connect(loop, tls, &t, cb, NULL, &s, &e))
             goto out;
         while (!over)
             ev_run(loop, EVRUN_ONCE);
@@ -188,6 +198,43 @@ out:
     fprintf(stderr, "hostile: %s\n", e.text);
     return 1;
 }
+
+static const struct link_callbacks noisy = {
+    .ready = on_ready, .record = on_record, .closed = on_closed};
+
+/* --- One that wants another VM's shell --- */
+
+static struct fake_spec wanted = {.ram_pages = 100, .writers = 1};
+
+static void blueprint_send(struct link_session *s, void *arg)
+{
+    struct buf all = {0}, b = {0};
+
+    (void)arg;
+    say_hello(s, WIRE_PRIMARY);
+    fake_blueprint_put(&all, &wanted, 0);
+    struct wire_blueprint w = {.total = (uint32_t)all.len,
+                               .last = true,
+                               .data = all.data,
+                               .len = all.len};
+    blueprint_put(&b, &w);
+    link_send(s, WIRE_BLUEPRINT, b.data, b.len);
+    buf_free(&b);
+    buf_free(&all);
+}
+
+static void blueprint_answer(struct link_session *s, uint32_t type,
+                             const uint8_t *payload, size_t len, void *arg)
+{
+    (void)payload, (void)len, (void)arg;
+    if (type != WIRE_READY)
+        return;
+    printf("READY\n");
+    link_close(s, 300);
+}
+
+static const struct link_callbacks greedy = {
+    .ready = blueprint_send, .record = blueprint_answer, .closed = on_closed};
 
 /* --- One of the next version --- */
 
@@ -305,6 +352,11 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "port"))
         return stranger((unsigned)atoi(argv[4]));
     if (!strcmp(argv[1], "key") && argc == 7)
-        return insider((unsigned)atoi(argv[4]), argv[5], argv[6]);
+        return insider((unsigned)atoi(argv[4]), &noisy, argv[5], argv[6]);
+    if (!strcmp(argv[1], "blueprint") && argc == 8 &&
+        uuid_parse(argv[7], wanted.uuid)) {
+        snprintf(wanted.name, sizeof wanted.name, "%s", argv[6]);
+        return insider(1, &greedy, argv[4], argv[5]);
+    }
     return 2;
 }

@@ -31,7 +31,7 @@ refused 2 'is not UTF-8' alder status "$(printf 'caf\351')"
 guest alder destroy "$(printf 'caf\351')"
 say "== the name is taken on birch =="
 guest birch create web 100 500 2 >/dev/null
-refused 1 'there is a domain web here' alder protect web birch --arbiter none
+refused 1 'a domain web is there already' alder protect web birch --arbiter none
 await 5 host_is_clean alder || fail "something is left on alder"
 await 10 host_is_clean birch || fail "something is left on birch"
 guest birch destroy web

@@ -111,7 +111,7 @@ static void epoch(bool last)
 
 static void prepare(const char *name, struct buf *blueprint)
 {
-    char uuid[] = "7c9f1a2e-0000-4000-8000-000000000000";
+    struct hv_vm vm;
 
     need(hv->ops->find(hv, name, &guest, &err));
     need(hv->ops->check_protect(hv, guest.domid, &err));
@@ -120,14 +120,17 @@ static void prepare(const char *name, struct buf *blueprint)
     step("describe");
     printf("blueprint: %zu bytes, end_gfn %#lx, %lu pages\n", blueprint->len,
            guest.end_gfn, guest.pages);
-    if (!hv->ops->shell_check(hv, blueprint->data, blueprint->len, &err)) {
+    memcpy(vm.uuid, guest.uuid, sizeof vm.uuid);
+    memcpy(vm.name, guest.name, sizeof vm.name);
+    if (!hv->ops->shell_check(hv, &vm, blueprint->data, blueprint->len, &err)) {
         err_set(&err, "shell_check did not see that the name is taken");
         need(-1);
     }
     printf("shell_check, as it must: %s\n  %s\n", err.text, err.hint);
     step("shell_check");
-    snprintf(uuid + 24, 13, "%012x", (unsigned)getpid());
-    need(xen_shell_build_as(hv, blueprint->data, blueprint->len, uuid, &shell,
+    for (int i = 0; i < 4; i++)
+        vm.uuid[i] ^= (uint8_t)(getpid() >> 8 * i);
+    need(xen_shell_build_as(hv, &vm, blueprint->data, blueprint->len, &shell,
                             &err));
     step("shell_build");
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/store.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "hypervisor/hv.h"
@@ -70,31 +71,36 @@ static int op_describe(char **argv)
     return fclose(f);
 }
 
-static int with_blueprint(const char *path,
-                          int (*op)(struct hv *, const void *, size_t,
-                                    uint32_t *, struct err *))
+/* NAME and UUID as the record of a backup has them. */
+static int blueprint_of(char **argv, struct hv_vm *vm, struct buf *b)
 {
-    struct buf b = {0};
-    uint32_t domid = 0;
-
-    if (load(path, &b) || op(hv, b.data, b.len, &domid, &err))
-        return -1;
-    printf("domid=%u\n", domid);
-    return 0;
+    if (!uuid_parse(argv[1], vm->uuid))
+        return err_kind(&err, ERR_USAGE, "%s is no uuid", argv[1]);
+    snprintf(vm->name, sizeof vm->name, "%s", argv[0]);
+    return load(argv[2], b);
 }
 
 static int op_fits(char **argv)
 {
     struct buf b = {0};
+    struct hv_vm vm;
 
-    if (load(argv[0], &b))
+    if (blueprint_of(argv, &vm, &b))
         return -1;
-    return hv->ops->shell_check(hv, b.data, b.len, &err);
+    return hv->ops->shell_check(hv, &vm, b.data, b.len, &err);
 }
 
 static int op_build(char **argv)
 {
-    return with_blueprint(argv[0], hv->ops->shell_build);
+    struct buf b = {0};
+    struct hv_vm vm;
+    uint32_t domid = 0;
+
+    if (blueprint_of(argv, &vm, &b) ||
+        hv->ops->shell_build(hv, &vm, b.data, b.len, &domid, &err))
+        return -1;
+    printf("domid=%u\n", domid);
+    return 0;
 }
 
 static int op_destroy(char **argv)
@@ -181,8 +187,8 @@ static const struct {
     {"info", "NAME", 1, op_info},
     {"check", "NAME", 1, op_check},
     {"describe", "NAME FILE", 2, op_describe},
-    {"fits", "FILE", 1, op_fits},
-    {"build", "FILE", 1, op_build},
+    {"fits", "NAME UUID FILE", 3, op_fits},
+    {"build", "NAME UUID FILE", 3, op_build},
     {"destroy", "NAME", 1, op_destroy},
     {"rename", "NAME NEW", 2, op_rename},
     {"suspend", "NAME DEADLINE_MS TIMES", 3, op_suspend},

@@ -365,9 +365,12 @@ struct pair *pair_new(void)
 static void shell_make(struct pair *p, struct err *e)
 {
     struct buf blueprint = {0};
+    struct hv_vm vm;
 
+    memcpy(vm.uuid, p->spec.uuid, sizeof vm.uuid);
+    memcpy(vm.name, p->spec.name, sizeof vm.name);
     must(p->hv->ops->describe(p->hv, p->domid, &blueprint, e), e);
-    must(p->shell_hv->ops->shell_build(p->shell_hv, blueprint.data,
+    must(p->shell_hv->ops->shell_build(p->shell_hv, &vm, blueprint.data,
                                        blueprint.len, &p->shell, e),
          e);
     must(p->shell_hv->ops->map(p->shell_hv, p->shell, false, &p->shell_map, e),

@@ -286,6 +286,18 @@ static void a_state_with_too_many_or_wrong_records_is_refused(void **unused)
     buf_free(&b);
 }
 
+static void it_is_of_one_vm_by_name_and_uuid(void **unused)
+{
+    struct hv_vm vm = {.uuid = {1, 2, 3}, .name = "web"};
+    const uint8_t other[16] = {1, 2, 4};
+
+    (void)unused;
+    assert_int_equal(blueprint_is_of(&vm, "web", vm.uuid, NULL), 0);
+    assert_int_equal(blueprint_is_of(&vm, "web", other, NULL), -1);
+    assert_int_equal(blueprint_is_of(&vm, "web2", vm.uuid, NULL), -1);
+    assert_int_equal(blueprint_is_of(&vm, "", vm.uuid, NULL), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +309,7 @@ int main(void)
         cmocka_unit_test(names_that_could_leave_their_path_are_refused),
         cmocka_unit_test(a_state_is_read_as_written),
         cmocka_unit_test(a_state_with_too_many_or_wrong_records_is_refused),
+        cmocka_unit_test(it_is_of_one_vm_by_name_and_uuid),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
