@@ -92,6 +92,12 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
         link_fail(a->session, &e);
         return;
     }
+    if (b->stray.kind) {
+        link_fail(a->session, &b->stray);
+        if (!backup_stray(b))
+            agent_exit(a, AGENT_EXIT_AGAIN); /* a person has helped */
+        return;
+    }
     a->hello_seen = true;
     b->told_silent = false;
     if (b->work == WORK_TAKEOVER) {
@@ -389,6 +395,8 @@ static int backup_start(struct agent *a, struct err *e)
         return -1;
     if (mine)
         return 0;
+    if (backup_stray(b))
+        return 0;
     /* What a predecessor held died with it: memory alone is no replica. */
     backup_lease_begin(b);
     agent_state(a, VM_SYNCING, "waiting for %s", a->rec.peer);
@@ -402,7 +410,8 @@ static void on_unprotect(struct backup *b, struct ipc_conn *c, json_t *msg)
 {
     struct agent *a = b->a;
     struct err e = ERR_INIT;
-    bool ran = a->lease.state == LEASE_WON || a->lease.state == LEASE_LOST;
+    bool ran = a->lease.state == LEASE_WON || a->lease.state == LEASE_LOST ||
+               b->stray.kind;
     bool forsaken = a->lease.state == LEASE_EMPTY && !a->session &&
                     lease_silence(&a->lease, clock_ns()) > a->lease.timeout_ns;
 

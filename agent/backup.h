@@ -31,7 +31,10 @@ struct backup {
     struct buf collect;    /* the blueprint as it arrives */
     struct buf blueprint;  /* the job's */
     uint64_t build_due;    /* session whose blueprint waits for a discard */
-    uint32_t shell;        /* domid; 0: none */
+    uint32_t shell;        /* domid, until it may run; 0: none */
+    /* Why nobody may be backed up here: a replica runs, and no record tells of
+     * a takeover. Kind 0: nothing of the kind. */
+    struct err stray;
     bool was_protected;
     bool told_silent;
     uint64_t idle_ns; /* since when nobody has been here */
@@ -71,6 +74,9 @@ void backup_keep_tick(struct backup *b);
 
 /* backup_shell.c */
 void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len);
+/* Is there a domain that may be the VM, taken over by a predecessor that could
+ * not write that down? Then nobody is backed up here: b->stray, Failed. */
+bool backup_stray(struct backup *b);
 /* Void the replica, have it and its shell removed. No job may be under way. */
 void backup_clear(struct backup *b);
 /* The same, now or after the job that is under way; then say `reply`. */

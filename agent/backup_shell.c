@@ -20,22 +20,66 @@ struct shell_job {
     struct backup *b;
     struct hv *hv;
     struct replica *rep;
-    uint32_t shell;
+    uint32_t shell; /* that this agent has had built; 0: none */
     bool build;
+    bool stray;      /* the domain that is there may be the VM */
     struct hv_vm vm; /* whose shell it is, whatever the blueprint says */
 };
 
-static int shell_destroy(struct hv *hv, const uint8_t uuid[16], struct err *e)
+/* Is there a replica of the VM? 1: yes, in *d, and it is nothing but a shell.
+ * ERR_REFUSED: it runs, or has run, so it is the VM after all, if a predecessor
+ * took over and could not write that down. Of our `own` we know better. */
+static int replica_find(struct hv *hv, const struct hv_vm *vm, uint32_t own,
+                        struct hv_domain *d, struct err *e)
 {
-    struct hv_domain d;
-
-    if (hv->ops->find_uuid(hv, uuid, true, &d, e)) {
+    if (hv->ops->find_uuid(hv, vm->uuid, true, d, e)) {
         if (e->kind != ERR_GONE)
             return -1;
         err_clear(e);
         return 0;
     }
-    return hv->ops->destroy(hv, d.domid, e);
+    if (d->domid == own || (d->paused && !d->ran))
+        return 1;
+    err_kind(e, ERR_REFUSED,
+             "%s runs here, or has run, and no record says since when",
+             d->name);
+    return err_hint(e,
+                    "if %s runs nowhere else, this is it: `xl rename %s %s`, "
+                    "`understudy unprotect %s`; if not, `xl destroy %s`",
+                    vm->name, d->name, vm->name, vm->name, d->name);
+}
+
+static struct hv_vm vm_of(const struct agent *a)
+{
+    struct hv_vm vm;
+
+    memcpy(vm.uuid, a->uuid, sizeof vm.uuid);
+    memcpy(vm.name, a->rec.name, sizeof vm.name);
+    return vm;
+}
+
+bool backup_stray(struct backup *b)
+{
+    struct agent *a = b->a;
+    struct hv_vm vm = vm_of(a);
+    struct hv_domain d;
+    struct err e = ERR_INIT;
+
+    err_clear(&b->stray);
+    if (replica_find(a->hv, &vm, b->shell, &d, &e) >= 0 ||
+        e.kind != ERR_REFUSED)
+        return false;
+    b->stray = e;
+    agent_state(a, VM_FAILED, "%s", e.text);
+    return true;
+}
+
+static int shell_destroy(struct shell_job *j, struct err *e)
+{
+    struct hv_domain d;
+    int r = replica_find(j->hv, &j->vm, j->shell, &d, e);
+
+    return r > 0 ? j->hv->ops->destroy(j->hv, d.domid, e) : r;
 }
 
 static int shell_build(struct shell_job *j, struct err *e)
@@ -68,7 +112,8 @@ static int shell_run(void *arg, struct err *e)
     j->rep = NULL;
     if (agent_hv_open(&j->hv, e))
         return -1;
-    rc = shell_destroy(j->hv, j->vm.uuid, e);
+    rc = shell_destroy(j, e);
+    j->shell = 0;
     if (!rc && j->build)
         rc = shell_build(j, e);
     if (j->hv)
@@ -124,8 +169,8 @@ static void shell_start(struct backup *b, bool build)
     j->b = b;
     j->rep = b->rep;
     j->build = build;
-    memcpy(j->vm.uuid, a->uuid, sizeof j->vm.uuid);
-    memcpy(j->vm.name, a->rec.name, sizeof j->vm.name);
+    j->shell = b->shell;
+    j->vm = vm_of(a);
     b->rep = NULL;
     b->work = build ? WORK_BUILD : WORK_DISCARD;
     b->job_session = b->session_no;

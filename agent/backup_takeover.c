@@ -161,6 +161,7 @@ static void takeover_done(void *arg, int rc, const struct err *e)
         return;
     }
     j->b->marked = true;
+    j->b->shell = 0;
     a->rec.running = true;
     a->rec.domid = j->shell;
     if (!agent_save(a))

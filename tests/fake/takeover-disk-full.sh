@@ -12,7 +12,13 @@ mount -t tmpfs -o size=64k understudy-test "$disk" || {
     trap - EXIT
     exit 77
 }
-trap 'umount -l "$disk"; scenario_exit' EXIT
+ended() {
+    local rc=$?
+    umount -l "$disk"
+    (exit $rc)
+    scenario_exit
+}
+trap ended EXIT
 daemon_start birch
 guest_make alder web
 protect alder web birch
