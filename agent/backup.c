@@ -346,6 +346,7 @@ static void backup_tick(struct agent *a, uint64_t now)
 
     ask_for_primary(b, now);
     backup_keep_tick(b);
+    backup_shell_tick(b, now);
     if (b->marked && !a->unsaved) {
         mark_remove(a->rec.uuid);
         b->marked = false;

@@ -35,6 +35,7 @@ struct backup {
     /* Why nobody may be backed up here: a replica runs, and no record tells of
      * a takeover. Kind 0: nothing of the kind. */
     struct err stray;
+    uint64_t shell_ns; /* when to look at the shell again */
     bool was_protected;
     bool told_silent;
     uint64_t idle_ns; /* since when nobody has been here */
@@ -83,6 +84,10 @@ void backup_clear(struct backup *b);
 void backup_give_up(struct backup *b, enum reply reply);
 /* No job is under way: say, or do, what was promised. */
 void backup_settle(struct backup *b);
+
+/* Now and then, see that the shell is there and has not run: else the replica
+ * is void. */
+void backup_shell_tick(struct backup *b, uint64_t now);
 
 /* backup_takeover.c */
 /* The generation is won: become the VM. */

@@ -8,7 +8,11 @@
 #include <string.h>
 
 #include "agent/job.h"
+#include "common/clock.h"
 #include "common/log.h"
+
+/* How often the shell is looked at. */
+#define SHELL_NS (NS_PER_SEC / 2)
 
 static void blueprint_build(struct backup *b);
 
@@ -176,6 +180,51 @@ static void shell_start(struct backup *b, bool build)
     b->job_session = b->session_no;
     agent_lease_event(a, LEASE_EV_DISCARDED);
     job_start(a->loop, shell_run, shell_done, j);
+}
+
+/* What others did to the shell, ERR_GONE in *e when it is gone; 0: nothing. Not
+ * being able to ask says nothing. */
+static int shell_look(struct backup *b, struct err *e)
+{
+    const struct hv_ops *ops = b->a->hv->ops;
+    const char *name = b->a->rec.name;
+    struct hv_domain d;
+    struct err why = ERR_INIT;
+
+    if (ops->info(b->a->hv, b->shell, &d, &why))
+        return why.kind == ERR_GONE
+                   ? err_kind(e, ERR_GONE,
+                              "the shell %s" HV_REPLICA_TAG
+                              " is gone: it was destroyed here",
+                              name)
+                   : 0;
+    if (!d.paused && ops->pause(b->a->hv, b->shell, &why))
+        log_error("dom=%s pause its shell: %s", name, why.text);
+    if (!d.paused || d.ran)
+        return err_set(e, "somebody let it run, the shell %s" HV_REPLICA_TAG,
+                       name);
+    if (d.shutdown != HV_RUNNING)
+        return err_set(e, "the shell %s" HV_REPLICA_TAG " has shut down", name);
+    return 0;
+}
+
+void backup_shell_tick(struct backup *b, uint64_t now)
+{
+    struct agent *a = b->a;
+    struct err e = ERR_INIT;
+
+    if (!b->shell || b->work != WORK_NONE || now < b->shell_ns ||
+        (a->lease.state != LEASE_EMPTY && a->lease.state != LEASE_STANDBY))
+        return;
+    b->shell_ns = now + SHELL_NS;
+    if (!shell_look(b, &e))
+        return;
+    agent_event(a, "void", "the replica is void: %s", e.text);
+    b->left_session = b->session_no;
+    backup_give_up(b, REPLY_NOTHING);
+    agent_state(a, VM_DEGRADED, "the replica is void: %s", e.text);
+    if (a->session)
+        link_fail(a->session, &e);
 }
 
 void backup_clear(struct backup *b)

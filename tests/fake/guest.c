@@ -20,6 +20,7 @@ static const char usage[] =
     "       guest steps DIR NAME        steps taken so far\n"
     "       guest list DIR              domid, name, running|paused|...\n"
     "       guest destroy DIR NAME\n"
+    "       guest unpause DIR NAME\n"
     "       guest do DIR NAME refuse|shutdown|logoff|delay VALUE\n"
     "       guest port                  a free TCP port on 127.0.0.1\n";
 
@@ -141,6 +142,17 @@ static int check(uint32_t domid)
     return rc ? failed() : 0;
 }
 
+static int unpause(uint32_t domid)
+{
+    struct hv *hv = NULL;
+
+    if (hv_fake_open(dir, &hv, &e))
+        return failed();
+    int rc = hv->ops->unpause(hv, domid, &e);
+    hv->ops->close(hv);
+    return rc ? failed() : 0;
+}
+
 static int list(void)
 {
     static const char *const ends[] = {"off", "reboot", "suspended", "crashed"};
@@ -220,6 +232,8 @@ int main(int argc, char **argv)
         return printf("%lu\n", fake_steps(dir, domid)) < 0;
     if (!strcmp(verb, "destroy"))
         return fake_domain_unmake(dir, domid, &e) ? failed() : 0;
+    if (!strcmp(verb, "unpause"))
+        return unpause(domid);
     if (!strcmp(verb, "do") && argc == 6)
         return deed(domid, argv[4], argv[5]);
     return fputs(usage, stderr), 2;
