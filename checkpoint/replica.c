@@ -181,6 +181,8 @@ static int state_record(struct replica *rep, const void *payload, size_t len,
         return -1;
     if (rep->incoming.has_state)
         return err_set(e, "a second STATE in epoch %lu", epoch);
+    if (rep->hv->ops->state_check(state, state_len, e))
+        return err_add(e, "STATE of epoch %lu", epoch);
     buf_put(&rep->incoming.state, state, state_len);
     rep->incoming.has_state = true;
     rep->incoming.bytes += state_len;

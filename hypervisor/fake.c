@@ -471,6 +471,16 @@ static int op_shell_build(struct hv *hv, const struct hv_vm *vm,
     return fake_domain_make(fake_of(hv)->dir, &s, true, domid, e);
 }
 
+static int op_state_check(const void *state, size_t len, struct err *e)
+{
+    struct reader r = reader_of(state, len);
+
+    if (read_u32(&r) != FAKE_MAGIC ||
+        !read_bytes(&r, FAKE_WRITERS_MAX * sizeof(uint64_t)))
+        return err_set(e, "malformed platform state");
+    return 0;
+}
+
 static int op_set_state(struct hv *hv, uint32_t domid, const void *state,
                         size_t len, struct err *e)
 {
@@ -480,11 +490,11 @@ static int op_set_state(struct hv *hv, uint32_t domid, const void *state,
 
     if (!d)
         return -1;
-    uint32_t magic = read_u32(&r);
+    if (op_state_check(state, len, e))
+        return -1;
+    read_u32(&r);
     for (int i = 0; i < FAKE_WRITERS_MAX; i++)
         steps[i] = read_u64(&r);
-    if (r.bad || magic != FAKE_MAGIC)
-        return err_set(e, "malformed platform state");
     if (!load(&d->paused))
         return err_set(e, "domain %u is not paused", domid);
     for (int i = 0; i < FAKE_WRITERS_MAX; i++)
@@ -541,6 +551,7 @@ static const struct hv_ops fake_ops = {
     .get_state = op_get_state,
     .shell_check = op_shell_check,
     .shell_build = op_shell_build,
+    .state_check = op_state_check,
     .set_state = op_set_state,
     .rename = op_rename,
     .destroy = op_destroy,

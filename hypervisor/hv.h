@@ -205,6 +205,9 @@ struct hv_ops {
     int (*shell_build)(struct hv *hv, const struct hv_vm *vm,
                        const void *blueprint, size_t len, uint32_t *domid,
                        struct err *e);
+    /* Is this a state that set_state() could take? It comes from the peer, and
+     * an epoch is not acknowledged without. Pure; any thread. */
+    int (*state_check)(const void *state, size_t len, struct err *e);
     /* Platform state of the committed epoch into the paused shell. */
     int (*set_state)(struct hv *hv, uint32_t domid, const void *state,
                      size_t len, struct err *e);

@@ -107,3 +107,33 @@ int record_state_parse(const void *p, size_t n, struct record_state *s,
         return err_set(e, "platform state lacks a record (has %#x)", seen);
     return 0;
 }
+
+#define CONTEXT_HEADER 1u
+#define CONTEXT_END    0u
+
+static bool context_check(struct reader r)
+{
+    unsigned type = CONTEXT_HEADER;
+
+    for (bool first = true; reader_left(&r) && type != CONTEXT_END;
+         first = false) {
+        type = read_u16(&r);
+        read_u16(&r);
+        uint32_t len = read_u32(&r);
+        read_bytes(&r, len);
+        if (first != (type == CONTEXT_HEADER) || (type == CONTEXT_END && len))
+            return false;
+    }
+    return type == CONTEXT_END && reader_done(&r);
+}
+
+int record_state_check(const void *p, size_t n, struct err *e)
+{
+    struct record_state s;
+
+    if (record_state_parse(p, n, &s, e))
+        return -1;
+    if (!context_check(reader_of(s.context, s.context_len)))
+        return err_set(e, "platform state has a bad HVM context");
+    return 0;
+}

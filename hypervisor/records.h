@@ -56,4 +56,10 @@ void record_put(struct buf *b, enum record_type type, const void *body,
 int record_state_parse(const void *p, size_t n, struct record_state *s,
                        struct err *e);
 
+/* The same, and the HVM context is what Xen makes (xen:
+ * public/arch-x86/hvm/save.h, public/hvm/save.h): entries of u16 type, u16
+ * instance, u32 length and as many bytes, the header first, an empty end last.
+ * What is in them is Xen's to judge. */
+int record_state_check(const void *p, size_t n, struct err *e);
+
 #endif

@@ -3,6 +3,7 @@
  * can be asked about them. Memory, suspend, state, checks and the shell have
  * files of their own. */
 #include "hypervisor/xen.h"
+#include "hypervisor/records.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -307,6 +308,7 @@ static const struct hv_ops xen_ops = {
     .get_state = xen_get_state,
     .shell_check = xen_shell_check,
     .shell_build = xen_shell_build,
+    .state_check = record_state_check,
     .set_state = xen_set_state,
     .rename = xen_rename,
     .destroy = xen_destroy,

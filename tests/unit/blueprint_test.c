@@ -286,6 +286,60 @@ static void a_state_with_too_many_or_wrong_records_is_refused(void **unused)
     buf_free(&b);
 }
 
+static void context_put(struct buf *b, uint16_t type, const char *body)
+{
+    buf_u16(b, type);
+    buf_u16(b, 0);
+    buf_u32(b, (uint32_t)strlen(body));
+    buf_put(b, body, strlen(body));
+}
+
+/* 0 when the state with `context` in the place of its HVM context is good. */
+static int checked(const struct buf *context)
+{
+    static const uint8_t tsc[RECORD_TSC_LEN], params[8];
+    struct buf b = {0};
+
+    record_put(&b, RECORD_TSC_INFO, tsc, sizeof tsc);
+    record_put(&b, RECORD_HVM_CONTEXT, context->data, context->len);
+    record_put(&b, RECORD_HVM_PARAMS, params, sizeof params);
+    int rc = record_state_check(b.data, b.len, NULL);
+    buf_free(&b);
+    return rc;
+}
+
+static void a_context_is_a_chain_from_header_to_end(void **unused)
+{
+    struct buf b = {0};
+
+    (void)unused;
+    context_put(&b, 1, "header");
+    context_put(&b, 2, "a CPU");
+    assert_int_equal(checked(&b), -1);
+    context_put(&b, 0, "");
+    assert_int_equal(checked(&b), 0);
+    for (size_t n = b.len - 1; n; n--) {
+        struct buf cut = {.data = b.data, .len = n};
+        assert_int_equal(checked(&cut), -1);
+    }
+    context_put(&b, 2, "more");
+    assert_int_equal(checked(&b), -1);
+    buf_clear(&b);
+    context_put(&b, 2, "a CPU, and no header");
+    context_put(&b, 0, "");
+    assert_int_equal(checked(&b), -1);
+    buf_clear(&b);
+    context_put(&b, 1, "header");
+    context_put(&b, 1, "header");
+    context_put(&b, 0, "");
+    assert_int_equal(checked(&b), -1);
+    buf_clear(&b);
+    context_put(&b, 1, "header");
+    context_put(&b, 0, "an end that holds something");
+    assert_int_equal(checked(&b), -1);
+    buf_free(&b);
+}
+
 static void it_is_of_one_vm_by_name_and_uuid(void **unused)
 {
     struct hv_vm vm = {.uuid = {1, 2, 3}, .name = "web"};
@@ -309,6 +363,7 @@ int main(void)
         cmocka_unit_test(names_that_could_leave_their_path_are_refused),
         cmocka_unit_test(a_state_is_read_as_written),
         cmocka_unit_test(a_state_with_too_many_or_wrong_records_is_refused),
+        cmocka_unit_test(a_context_is_a_chain_from_header_to_end),
         cmocka_unit_test(it_is_of_one_vm_by_name_and_uuid),
     };
 

@@ -264,6 +264,23 @@ static void a_wrong_digest_is_never_acknowledged(void **state)
     assert_true(acked_soon(2));
 }
 
+/* The digest is right: it is what the primary says that makes no sense. */
+static void a_state_that_makes_no_sense_is_never_acknowledged(void **state)
+{
+    static const uint8_t nonsense[68] = {1, 2, 3};
+
+    (void)state;
+    epoch_begin(1);
+    assert_int_equal(page_put(3, 2), 0);
+    buf_clear(&out);
+    epoch_state_put(&out, 1, nonsense, sizeof nonsense);
+    assert_int_equal(put(EPOCH_STATE), -1);
+    assert_int_equal(commit_put(), -1);
+    assert_false(acked_after_all(1));
+    replica_session_lost(rep);
+    assert_int_equal(replica_committed(rep), 0);
+}
+
 static void wrong_counts_are_never_acknowledged(void **state)
 {
     (void)state;
@@ -468,6 +485,7 @@ int main(void)
         T(live_pages_are_written_at_once),
         T(an_epoch_is_written_only_after_its_commit),
         T(a_wrong_digest_is_never_acknowledged),
+        T(a_state_that_makes_no_sense_is_never_acknowledged),
         T(wrong_counts_are_never_acknowledged),
         T(records_out_of_turn_are_refused),
         T(live_pages_inside_an_epoch_are_refused),
