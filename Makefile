@@ -7,7 +7,8 @@ CC      ?= gcc
 
 VERSION := 0.1
 LIBS    := common link heartbeat hypervisor checkpoint net-buffer disk-replicate
-PKGS    := libnl-route-3.0 libnl-3.0 libzstd openssl jansson libxxhash
+PKGS    := libnl-route-3.0 libnl-genl-3.0 libnl-3.0 libzstd openssl jansson \
+           libxxhash
 XENPKGS := xencontrol xenguest xencall xenforeignmemory xenevtchn \
            xendevicemodel xenstore
 pkg      = $(shell pkg-config $(1) $(2) 2>/dev/null)
@@ -30,7 +31,7 @@ TOPS    := $(BUILD)/agent.a $(BUILD)/cli.a $(BUILD)/tests/lib.a
 TESTS   := $(patsubst tests/unit/%_test.c,$(BUILD)/unit/%,\
            $(wildcard tests/unit/*_test.c))
 PROGS   := $(addprefix $(BUILD)/,understudyd understudy understudy-xl \
-           understudy-witness)
+           understudy-witness understudy-disk)
 SOURCES := $(shell git ls-files '*.c' '*.h' ':!guest/*' 2>/dev/null)
 
 .PHONY: all deps labdeps test test-all sim lint demo lab labprogs fakeprogs install clean \
@@ -63,6 +64,10 @@ $(BUILD)/understudy-witness: $(BUILD)/heartbeat/understudy-witness.o \
   $(addprefix $(BUILD)/,heartbeat.a link.a common.a)
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,openssl libxxhash jansson) -lev
+$(BUILD)/understudy-disk: $(BUILD)/disk-replicate/understudy-disk.o \
+  $(BUILD)/disk-replicate.a $(BUILD)/common.a
+	@echo '  LD      $@'
+	@$(CC) $(CFLAGS) -o $@ $^ $(call pkg,--libs,libnl-genl-3.0 libnl-3.0 libxxhash)
 $(BUILD)/understudy-xl: $(call obj,hypervisor/xl/*.c) \
   $(call obj,hypervisor/blueprint.c hypervisor/records.c) $(BUILD)/common.a
 	@echo '  LD      $@'
@@ -120,8 +125,8 @@ lab: labdeps
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy
-	install -m 755 $(BUILD)/understudyd $(BUILD)/understudy-witness \
-	    $(DESTDIR)$(PREFIX)/sbin/
+	install -m 755 $(addprefix $(BUILD)/,understudyd understudy-witness \
+	    understudy-disk) $(DESTDIR)$(PREFIX)/sbin/
 	install -m 755 $(BUILD)/understudy $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/understudy-xl \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy/
@@ -129,7 +134,7 @@ install: all
 	    share/man/man8 share/bash-completion/completions lib/systemd/system)
 	pod2man -s 1 -c Understudy -r $(VERSION) docs/understudy.pod \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/understudy.1
-	for p in understudyd understudy-witness; do \
+	for p in understudyd understudy-witness understudy-disk; do \
 	    pod2man -s 8 -c Understudy -r $(VERSION) docs/$$p.pod \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/$$p.8 || exit 1; done
 	install -m 644 cli/completion/understudy \

@@ -23,7 +23,10 @@
  *             the pieces, 8 XXH3 over them, 8 wall time, ms
  *
  * Records begin at multiples of 512 and are numbered; a pad says that the next
- * one is at the ring's start. */
+ * one is at the ring's start.
+ *
+ * Fault points: journal.applying (marked, nothing is in the image),
+ * journal.written (all is, not synced). */
 #ifndef DISK_REPLICATE_JOURNAL_H
 #define DISK_REPLICATE_JOURNAL_H
 

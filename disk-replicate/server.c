@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The block server's workers; see server.h. Locks: `receive` is held by the
+ * worker that reads a request, `send` by the one that writes an answer, `state`
+ * for the rest, taken last and never while waiting for the disk. */
+#include "disk-replicate/server.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include "disk-replicate/nbd.h"
+#include "disk-replicate/ranges.h"
+
+#define WORKERS_MAX   64
+#define BUFFER_BYTES  NBD_LENGTH_MAX
+#define BUFFER_COMMON (1280u << 10) /* Linux's usual largest request */
+#define STACK_BYTES   (256u << 10)
+
+struct worker {
+    struct server *server;
+    pthread_t thread;
+    uint8_t *buffer; /* BUFFER_BYTES, of which BUFFER_COMMON are there */
+};
+
+struct server {
+    struct image *image;
+    struct worker worker[WORKERS_MAX];
+    unsigned workers;
+    int fd; /* of the connection */
+    pthread_mutex_t receive, send, state;
+    pthread_cond_t granted;
+    /* Under `receive`. */
+    bool ended;
+    enum server_end end;
+    struct err why;
+    /* Under `state`. */
+    struct ranges ranges;
+    struct server_counts counts;
+};
+
+struct job {
+    struct nbd_header header;
+    struct range range; /* of a write */
+    int error;
+};
+
+/* --- The socket ----------------------------------------------------------- */
+
+/* All of it; false at the end of the stream. */
+static bool receive_all(int fd, void *p, size_t len, struct err *e)
+{
+    uint8_t *to = p;
+
+    while (len > 0) {
+        ssize_t r = recv(fd, to, len, MSG_WAITALL);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            err_sys(e, "receive");
+        if (r == 0)
+            err_set(e, "the socket was closed");
+        if (r <= 0)
+            return false;
+        to += r;
+        len -= (size_t)r;
+    }
+    return true;
+}
+
+/* False: the peer is gone. */
+static bool send_all(int fd, struct iovec *iov, int n)
+{
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+
+    while (m.msg_iovlen > 0) {
+        ssize_t r = sendmsg(fd, &m, MSG_NOSIGNAL);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return false;
+        size_t sent = (size_t)r;
+        while (m.msg_iovlen > 0 && sent >= m.msg_iov->iov_len) {
+            sent -= m.msg_iov->iov_len;
+            m.msg_iov++;
+            m.msg_iovlen--;
+        }
+        if (m.msg_iovlen > 0) {
+            m.msg_iov->iov_base = (char *)m.msg_iov->iov_base + sent;
+            m.msg_iov->iov_len -= sent;
+        }
+    }
+    return true;
+}
+
+/* --- A request ------------------------------------------------------------ */
+
+/* After half an answer nothing may follow; who receives sees the end, too. */
+static void job_answer(struct server *s, const struct job *j, uint8_t *data)
+{
+    uint8_t reply[NBD_REPLY_BYTES];
+    bool reads = j->header.command == NBD_READ && !j->error;
+    struct iovec iov[2] = {{reply, sizeof reply},
+                           {data, reads ? j->header.length : 0}};
+
+    nbd_reply_put(reply, j->header.handle, j->error);
+    pthread_mutex_lock(&s->send);
+    if (!send_all(s->fd, iov, 2))
+        shutdown(s->fd, SHUT_RDWR);
+    pthread_mutex_unlock(&s->send);
+}
+
+static int job_do(struct server *s, const struct job *j, uint8_t *data)
+{
+    const struct nbd_header *h = &j->header;
+    bool fua = h->flags & NBD_FUA;
+
+    switch (h->command) {
+    case NBD_READ:
+        return image_read(s->image, h->offset, data, h->length);
+    case NBD_WRITE:
+        return image_write(s->image, h->offset, data, h->length, fua);
+    case NBD_FLUSH:
+        return image_flush(s->image);
+    case NBD_TRIM:
+        return image_trim(s->image, h->offset, h->length, fua);
+    default:
+        return image_zero(s->image, h->offset, h->length,
+                          !(h->flags & NBD_NO_HOLE), fua);
+    }
+}
+
+static void job_count(struct server_counts *c, const struct job *j)
+{
+    const struct nbd_header *h = &j->header;
+
+    c->errors += j->error != 0;
+    switch (h->command) {
+    case NBD_READ:
+        c->reads++;
+        c->read_bytes += h->length;
+        break;
+    case NBD_WRITE:
+        c->writes++;
+        c->write_bytes += h->length;
+        break;
+    case NBD_FLUSH:
+        c->flushes++;
+        break;
+    default:
+        c->trims++;
+    }
+}
+
+static void range_wait(struct server *s, const struct job *j)
+{
+    pthread_mutex_lock(&s->state);
+    while (!j->range.granted)
+        pthread_cond_wait(&s->granted, &s->state);
+    pthread_mutex_unlock(&s->state);
+}
+
+static void job_end(struct server *s, struct job *j)
+{
+    pthread_mutex_lock(&s->state);
+    if (ranges_give(&s->ranges, &j->range))
+        pthread_cond_broadcast(&s->granted);
+    job_count(&s->counts, j);
+    pthread_mutex_unlock(&s->state);
+}
+
+/* A read has an empty range, which waits for nobody. */
+static void range_take(struct server *s, struct job *j)
+{
+    const struct nbd_header *h = &j->header;
+    bool writes = h->command != NBD_READ && h->command != NBD_FLUSH;
+
+    j->range.offset = h->offset;
+    j->range.length = writes && !j->error ? h->length : 0;
+    pthread_mutex_lock(&s->state);
+    ranges_take(&s->ranges, &j->range);
+    pthread_mutex_unlock(&s->state);
+}
+
+/* --- Workers -------------------------------------------------------------- */
+
+static bool connection_end(struct server *s, enum server_end end)
+{
+    s->ended = true;
+    s->end = end;
+    return false;
+}
+
+/* The lock `receive` is held. False: there are no more requests. */
+static bool job_read(struct server *s, struct job *j, uint8_t *data)
+{
+    uint8_t head[NBD_REQUEST_BYTES];
+    struct nbd_header *h = &j->header;
+
+    if (s->ended)
+        return false;
+    if (!receive_all(s->fd, head, sizeof head, &s->why))
+        return connection_end(s, SERVER_LOST);
+    if (!nbd_request_get(head, h)) {
+        err_set(&s->why, "what came is no request");
+        return connection_end(s, SERVER_LOST);
+    }
+    if (h->command == NBD_DISCONNECT_NOW)
+        return connection_end(s, SERVER_DISCONNECTED);
+    j->error = nbd_request_check(h, s->image->bytes, s->image->read_only);
+    if (h->command == NBD_WRITE) {
+        if (h->length > NBD_LENGTH_MAX) {
+            err_set(&s->why, "a write of %u bytes", h->length);
+            return connection_end(s, SERVER_LOST);
+        }
+        if (!receive_all(s->fd, data, h->length, &s->why))
+            return connection_end(s, SERVER_LOST);
+    }
+    range_take(s, j);
+    return true;
+}
+
+/* Pages of an unusually large request go back (Linux 5.18; else they stay). */
+static void buffer_trim(uint8_t *buffer, uint32_t used)
+{
+    if (used > BUFFER_COMMON)
+        madvise(buffer + BUFFER_COMMON, BUFFER_BYTES - BUFFER_COMMON,
+                MADV_DONTNEED_LOCKED);
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct server *s = w->server;
+
+    for (;;) {
+        struct job j = {0};
+        pthread_mutex_lock(&s->receive);
+        bool any = job_read(s, &j, w->buffer);
+        pthread_mutex_unlock(&s->receive);
+        if (!any)
+            return NULL;
+        range_wait(s, &j);
+        if (!j.error)
+            j.error = job_do(s, &j, w->buffer);
+        job_end(s, &j);
+        job_answer(s, &j, w->buffer);
+        if (j.header.command == NBD_READ || j.header.command == NBD_WRITE)
+            buffer_trim(w->buffer, j.header.length);
+    }
+}
+
+/* Signals are the main thread's. */
+static int worker_start(struct worker *w, struct err *e)
+{
+    pthread_attr_t attr;
+    sigset_t all, old;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int r = pthread_create(&w->thread, &attr, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    return r ? err_set(e, "start a worker: %s", strerror(r)) : 0;
+}
+
+int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
+{
+    unsigned started = 0;
+    int rc = 0;
+
+    s->fd = fd;
+    s->ended = false;
+    err_clear(&s->why);
+    while (started < s->workers && !rc) {
+        rc = worker_start(&s->worker[started], why);
+        started += !rc;
+    }
+    if (rc)
+        shutdown(fd, SHUT_RDWR); /* those that run see the end */
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(s->worker[i].thread, NULL);
+    if (rc)
+        return -1;
+    *end = s->end;
+    *why = s->why;
+    if (s->end == SERVER_DISCONNECTED && !s->image->read_only) {
+        int error = image_flush(s->image);
+        if (error)
+            err_set(why, "the last sync: %s", strerror(error));
+    }
+    return 0;
+}
+
+void server_counts(struct server *s, struct server_counts *out)
+{
+    pthread_mutex_lock(&s->state);
+    *out = s->counts;
+    pthread_mutex_unlock(&s->state);
+}
+
+/* --- Life ----------------------------------------------------------------- */
+
+static int buffer_get(struct worker *w, struct err *e)
+{
+    void *p = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return err_sys(e, "buffers");
+    w->buffer = p;
+    memset(w->buffer, 0, BUFFER_COMMON);
+    return 0;
+}
+
+int server_open(struct server **out, struct image *image, unsigned workers,
+                struct err *e)
+{
+    if (!workers || workers > WORKERS_MAX)
+        return err_kind(e, ERR_USAGE, "%u workers, 1 to %d are possible",
+                        workers, WORKERS_MAX);
+    struct server *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_sys(e, "server");
+    s->image = image;
+    s->workers = workers;
+    pthread_mutex_init(&s->receive, NULL);
+    pthread_mutex_init(&s->send, NULL);
+    pthread_mutex_init(&s->state, NULL);
+    pthread_cond_init(&s->granted, NULL);
+    for (unsigned i = 0; i < workers; i++) {
+        s->worker[i].server = s;
+        if (buffer_get(&s->worker[i], e)) {
+            server_close(s);
+            return -1;
+        }
+    }
+    *out = s;
+    return 0;
+}
+
+void server_close(struct server *s)
+{
+    if (!s)
+        return;
+    for (unsigned i = 0; i < s->workers; i++)
+        if (s->worker[i].buffer)
+            munmap(s->worker[i].buffer, BUFFER_BYTES);
+    pthread_mutex_destroy(&s->receive);
+    pthread_mutex_destroy(&s->send);
+    pthread_mutex_destroy(&s->state);
+    pthread_cond_destroy(&s->granted);
+    free(s);
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Serving one image on a connected socket, with the transmission phase of NBD
+ * (nbd.h): some workers, each of which takes a request off the socket, does it
+ * and answers. Writes that overlap are done in the order in which they came.
+ * Unprotected: nothing is logged yet. */
+#ifndef DISK_REPLICATE_SERVER_H
+#define DISK_REPLICATE_SERVER_H
+
+#include <stdint.h>
+
+#include "common/err.h"
+#include "disk-replicate/image.h"
+
+struct server;
+
+enum server_end {
+    SERVER_LOST,         /* the socket ended, or the peer talks nonsense */
+    SERVER_DISCONNECTED, /* the peer said so, and everything is synced */
+};
+
+/* What it did so far. */
+struct server_counts {
+    uint64_t reads, writes, flushes, trims;
+    uint64_t read_bytes, write_bytes;
+    uint64_t errors; /* answered with an error */
+};
+
+/* `workers`: 1 to 64; memory for their buffers is got and touched here. The
+ * image stays the caller's. */
+int server_open(struct server **s, struct image *image, unsigned workers,
+                struct err *e);
+void server_close(struct server *s);
+
+/* Serve until the connection ends. When it returns, no request is under way
+ * any more: a new connection may repeat what was not answered. Blocks; one call
+ * at a time. The descriptor stays the caller's. -1: threads could not be
+ * started. *why says how a lost one ended. */
+int server_run(struct server *s, int fd, enum server_end *end, struct err *why);
+
+/* Any thread. */
+void server_counts(struct server *s, struct server_counts *out);
+
+#endif

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The block server over a socket pair, on a file: every command, what is
+ * refused, many requests at once, and how connections end. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "disk-replicate/server.h"
+#include "tests/lib/nbd_client.h"
+#include "tests/lib/plug.h"
+
+#define BYTES (4u << 20)
+
+struct bench {
+    char path[64];
+    struct image image;
+    struct server *server;
+    pthread_t thread;
+    int fd, server_fd;
+    enum server_end end;
+    struct err why;
+};
+
+static void *serve(void *arg)
+{
+    struct bench *b = arg;
+
+    assert_int_equal(server_run(b->server, b->server_fd, &b->end, &b->why), 0);
+    close(b->server_fd);
+    return NULL;
+}
+
+static void connect_again(struct bench *b)
+{
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    b->fd = pair[0];
+    b->server_fd = pair[1];
+    assert_int_equal(pthread_create(&b->thread, NULL, serve, b), 0);
+}
+
+static void begin(struct bench *b, bool read_only)
+{
+    struct err e = ERR_INIT;
+
+    memset(b, 0, sizeof *b);
+    strcpy(b->path, "/tmp/understudy-image-XXXXXX");
+    int fd = mkstemp(b->path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, BYTES), 0);
+    close(fd);
+    if (image_open(&b->image, b->path, read_only, 0, &e) ||
+        server_open(&b->server, &b->image, 8, &e))
+        fail_msg("%s", e.text);
+    connect_again(b);
+}
+
+static void connection_end(struct bench *b)
+{
+    pthread_join(b->thread, NULL);
+    close(b->fd);
+}
+
+static void finish(struct bench *b)
+{
+    struct nbd_header bye = {.command = NBD_DISCONNECT_NOW};
+
+    client_send(b->fd, &bye, NULL);
+    connection_end(b);
+    server_close(b->server);
+    image_close(&b->image);
+    unlink(b->path);
+}
+
+/* What the file itself holds. */
+static uint8_t byte_at(struct bench *b, off_t offset)
+{
+    uint8_t c = 0;
+
+    assert_int_equal(pread(b->image.store.fd, &c, 1, offset), 1);
+    return c;
+}
+
+static long blocks_of(struct bench *b)
+{
+    struct stat st;
+
+    assert_int_equal(fstat(b->image.store.fd, &st), 0);
+    return (long)st.st_blocks;
+}
+
+static void what_is_written_is_read(void **s)
+{
+    struct bench b;
+    uint8_t out[8192], in[8192];
+
+    (void)s;
+    begin(&b, false);
+    memset(out, 0x5a, sizeof out);
+    for (uint16_t fua = 0; fua < 2; fua++) {
+        assert_int_equal(client_do(b.fd, NBD_WRITE, fua, 512, 8192, out), 0);
+        assert_int_equal(client_do(b.fd, NBD_READ, 0, 512, 8192, in), 0);
+        assert_memory_equal(in, out, sizeof in);
+    }
+    assert_int_equal(byte_at(&b, 511), 0);
+    assert_int_equal(byte_at(&b, 512), 0x5a);
+    assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), 0);
+    finish(&b);
+    assert_int_equal(b.end, SERVER_DISCONNECTED);
+}
+
+static void discards_and_zeroes_read_as_zeroes(void **s)
+{
+    struct bench b;
+    static uint8_t out[65536], in[65536];
+    const struct {
+        uint16_t command, flags;
+        bool hole;
+    } ways[] = {{NBD_TRIM, 0, true},
+                {NBD_TRIM, NBD_FUA, true},
+                {NBD_WRITE_ZEROES, 0, true},
+                {NBD_WRITE_ZEROES, NBD_FUA, true},
+                {NBD_WRITE_ZEROES, NBD_NO_HOLE, false}};
+
+    (void)s;
+    begin(&b, false);
+    memset(out, 0x77, sizeof out);
+    for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++) {
+        assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 0, 65536, out), 0);
+        long full = blocks_of(&b);
+        assert_int_equal(
+            client_do(b.fd, ways[i].command, ways[i].flags, 4096, 32768, NULL),
+            0);
+        assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, 65536, in), 0);
+        for (unsigned k = 0; k < sizeof in; k++)
+            assert_int_equal(in[k], k < 4096 || k >= 36864 ? 0x77 : 0);
+        assert_int_equal(blocks_of(&b) < full, ways[i].hole);
+    }
+    finish(&b);
+}
+
+static void what_can_not_be_is_refused(void **s)
+{
+    struct bench b;
+    static uint8_t data[4096];
+
+    (void)s;
+    begin(&b, false);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, BYTES - 512, 1024, data),
+                     EINVAL);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, UINT64_MAX, 512, data),
+                     EINVAL);
+    assert_int_equal(client_do(b.fd, NBD_WRITE, 0, BYTES - 512, 1024, data),
+                     ENOSPC);
+    assert_int_equal(client_do(b.fd, NBD_TRIM, 0, BYTES, 1, NULL), ENOSPC);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, NBD_LENGTH_MAX + 1, data),
+                     EINVAL);
+    assert_int_equal(client_do(b.fd, 99, 0, 0, 0, NULL), EINVAL);
+    assert_int_equal(client_do(b.fd, NBD_WRITE, 0x80, 0, 512, data), EINVAL);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, 512, data), 0);
+    struct server_counts c;
+    server_counts(b.server, &c);
+    assert_int_equal(c.errors, 7);
+    finish(&b);
+}
+
+static void a_read_only_image_stays_as_it_is(void **s)
+{
+    struct bench b;
+    static uint8_t data[4096] = {1};
+
+    (void)s;
+    begin(&b, true);
+    assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 0, 4096, data), EPERM);
+    assert_int_equal(client_do(b.fd, NBD_TRIM, 0, 0, 4096, NULL), EPERM);
+    assert_int_equal(client_do(b.fd, NBD_WRITE_ZEROES, 0, 0, 4096, NULL),
+                     EPERM);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, 4096, data), 0);
+    assert_int_equal(data[0], 0);
+    finish(&b);
+}
+
+static void the_largest_request_fits(void **s)
+{
+    struct bench b;
+    uint8_t *data = malloc(NBD_LENGTH_MAX);
+
+    (void)s;
+    begin(&b, false);
+    assert_int_equal(truncate(b.path, 2ll * NBD_LENGTH_MAX), 0);
+    b.image.bytes = 2ull * NBD_LENGTH_MAX;
+    memset(data, 0x42, NBD_LENGTH_MAX);
+    assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 4096, NBD_LENGTH_MAX, data),
+                     0);
+    memset(data, 0, NBD_LENGTH_MAX);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, 4096, NBD_LENGTH_MAX, data),
+                     0);
+    assert_int_equal(data[0], 0x42);
+    assert_int_equal(data[NBD_LENGTH_MAX - 1], 0x42);
+    finish(&b);
+    free(data);
+}
+
+/* --- Many at once --------------------------------------------------------- */
+
+#define DEPTH 32
+
+static void take_answers(int fd, unsigned n)
+{
+    uint64_t handle;
+    int error;
+
+    while (n-- > 0) {
+        assert_true(client_answer(fd, &handle, &error));
+        assert_int_equal(error, 0);
+    }
+}
+
+/* Overlapping writes that are under way at once end in the order in which
+ * they were sent. */
+static void overlapping_writes_keep_their_order(void **s)
+{
+    struct bench b;
+    static uint8_t data[32768], in[65536], expect[65536];
+    uint64_t seed = 7;
+
+    (void)s;
+    begin(&b, false);
+    for (unsigned round = 0; round < 300; round++) {
+        for (unsigned i = 0; i < DEPTH; i++) {
+            uint32_t at = (uint32_t)(plug_random(&seed) % 64) * 512;
+            uint32_t len = 512 + (uint32_t)(plug_random(&seed) % 64) * 512;
+            uint8_t fill = (uint8_t)plug_random(&seed);
+            bool zero = fill % 5 == 0;
+            struct nbd_header h = {0, zero ? NBD_WRITE_ZEROES : NBD_WRITE, i,
+                                   at, len};
+            memset(data, fill, len);
+            memset(expect + at, zero ? 0 : fill, len);
+            assert_true(client_send(b.fd, &h, data));
+        }
+        take_answers(b.fd, DEPTH);
+        assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, 65536, in), 0);
+        assert_memory_equal(in, expect, sizeof in);
+    }
+    finish(&b);
+}
+
+/* --- Ends ----------------------------------------------------------------- */
+
+/* When server_run() is back, everything it had taken is done. */
+static void after_a_lost_connection_the_next_serves(void **s)
+{
+    struct bench b;
+    static uint8_t data[4096];
+
+    (void)s;
+    begin(&b, false);
+    for (unsigned i = 0; i < 50; i++) {
+        memset(data, (int)i + 1, sizeof data);
+        struct nbd_header h = {0, NBD_WRITE, i, 0, sizeof data};
+        for (unsigned k = 0; k < i % 8; k++)
+            assert_true(client_send(b.fd, &h, data));
+        shutdown(b.fd, SHUT_RDWR);
+        connection_end(&b);
+        assert_int_equal(b.end, SERVER_LOST);
+        connect_again(&b);
+        memset(data, 0xff, sizeof data);
+        assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 0, 4096, data), 0);
+        assert_int_equal(byte_at(&b, 0), 0xff);
+    }
+    finish(&b);
+}
+
+static void nonsense_ends_the_connection(void **s)
+{
+    struct bench b;
+    uint8_t junk[NBD_REQUEST_BYTES] = {1};
+    struct nbd_header h = {0, NBD_WRITE, 1, 0, NBD_LENGTH_MAX + 1};
+
+    (void)s;
+    begin(&b, false);
+    assert_int_equal(send(b.fd, junk, sizeof junk, 0), sizeof junk);
+    connection_end(&b);
+    assert_int_equal(b.end, SERVER_LOST);
+    assert_non_null(strstr(b.why.text, "no request"));
+    connect_again(&b);
+    uint8_t head[NBD_REQUEST_BYTES];
+    nbd_request_put(head, &h);
+    assert_int_equal(send(b.fd, head, sizeof head, 0), sizeof head);
+    connection_end(&b);
+    assert_int_equal(b.end, SERVER_LOST);
+    connect_again(&b);
+    assert_int_equal(send(b.fd, head, 5, 0), 5); /* half a request */
+    shutdown(b.fd, SHUT_WR);
+    connection_end(&b);
+    assert_int_equal(b.end, SERVER_LOST);
+    connect_again(&b);
+    finish(&b);
+}
+
+/* --- The image ------------------------------------------------------------ */
+
+static void an_image_is_opened_once(void **s)
+{
+    struct bench b;
+    struct image other;
+    struct err e = ERR_INIT;
+
+    (void)s;
+    begin(&b, false);
+    assert_int_equal(image_open(&other, b.path, false, 30, &e), -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    assert_non_null(strstr(e.text, "in use"));
+    assert_int_equal(image_open(&other, b.path, true, 0, &e), -1);
+    finish(&b);
+}
+
+static void an_image_has_whole_sectors(void **s)
+{
+    char path[] = "/tmp/understudy-image-XXXXXX";
+    struct image im;
+    struct err e = ERR_INIT;
+    int fd = mkstemp(path);
+
+    (void)s;
+    assert_int_equal(image_open(&im, path, false, 0, &e), -1); /* empty */
+    assert_int_equal(ftruncate(fd, 1000), 0);
+    assert_int_equal(image_open(&im, path, false, 0, &e), -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    assert_int_equal(ftruncate(fd, 1024), 0);
+    assert_int_equal(image_open(&im, path, false, 0, &e), 0);
+    assert_int_equal(im.bytes, 1024);
+    image_close(&im);
+    assert_int_equal(image_open(&im, "/tmp", false, 0, &e), -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    assert_int_equal(image_open(&im, "/nonexistent", false, 0, &e), -1);
+    close(fd);
+    unlink(path);
+}
+
+/* An image that became shorter than it was gives errors, not wrong data. */
+static void a_shortened_image_gives_errors(void **s)
+{
+    struct bench b;
+    static uint8_t data[4096];
+
+    (void)s;
+    begin(&b, false);
+    assert_int_equal(truncate(b.path, 8192), 0);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, 8192, 4096, data), EIO);
+    assert_int_equal(client_do(b.fd, NBD_READ, 0, 4096, 4096, data), 0);
+    finish(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(discards_and_zeroes_read_as_zeroes),
+        cmocka_unit_test(what_can_not_be_is_refused),
+        cmocka_unit_test(a_read_only_image_stays_as_it_is),
+        cmocka_unit_test(the_largest_request_fits),
+        cmocka_unit_test(overlapping_writes_keep_their_order),
+        cmocka_unit_test(after_a_lost_connection_the_next_serves),
+        cmocka_unit_test(nonsense_ends_the_connection),
+        cmocka_unit_test(an_image_is_opened_once),
+        cmocka_unit_test(an_image_has_whole_sectors),
+        cmocka_unit_test(a_shortened_image_gives_errors),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
