@@ -30,9 +30,7 @@ struct follow {
     bool newsy;
     uint64_t looked_ns;
     char shell[HV_DEVICES_MAX]; /* what the replica's shell has */
-    char seen[HV_DEVICES_MAX];
-    bool unheld;       /* an interface could not be taken hold of */
-    struct err change; /* kind 0: none */
+    struct err change;          /* kind 0: none */
 };
 
 static struct follow *follow_of(struct checkpoint_device *d)
@@ -125,6 +123,8 @@ static void change_note(struct follow *f, const char *now)
         err_set(&f->change, "a %s was removed (%s)", kind_name(word), word);
 }
 
+/* The interfaces are taken also when the list is what it was: one may have been
+ * made again. */
 static int look(struct follow *f, struct err *e)
 {
     char now[HV_DEVICES_MAX];
@@ -133,12 +133,8 @@ static int look(struct follow *f, struct err *e)
     f->newsy = false;
     if (f->hv->ops->devices(f->hv, f->domid, now, e))
         return -1;
-    if (strcmp(now, f->seen) || f->unheld) {
-        f->unheld = vifs_take(f, e) != 0;
-        memcpy(f->seen, now, sizeof f->seen);
-    }
     change_note(f, now);
-    return f->unheld ? -1 : 0;
+    return vifs_take(f, e);
 }
 
 /* --- The verbs ------------------------------------------------------------ */
@@ -151,7 +147,6 @@ static int follow_setup(struct checkpoint_device *d, struct err *e)
         return -1;
     if (f->news < 0)
         f->news = news_open();
-    f->unheld = true; /* whatever is there */
     return look(f, e) || (f->net && f->net->ops->setup(f->net, e)) ? -1 : 0;
 }
 
@@ -201,10 +196,13 @@ static int follow_poll(struct checkpoint_device *d, struct device_load *load,
     int rc = 0;
 
     *load = (struct device_load){0};
-    if ((news_came(f) && age > HURRIED_NS) || age > LOOK_NS)
-        rc = look(f, e);
-    if (f->net && f->net->ops->poll(f->net, load, rc ? NULL : e))
+    if (f->net && f->net->ops->poll(f->net, load, e)) {
         rc = -1;
+        f->newsy = true;
+    }
+    if ((news_came(f) && age > HURRIED_NS) || age > LOOK_NS)
+        if (look(f, rc ? NULL : e))
+            rc = -1;
     if (!f->change.kind)
         return rc;
     load->stale = true;

@@ -40,7 +40,7 @@ static struct netbuf *netbuf_of(struct checkpoint_device *d)
 }
 
 /* A step on this vif failed: true when that is because it is gone, which is
- * no error; else *e says what happened. */
+ * no error in an epoch; else *e says what happened. */
 static bool only_gone(struct netbuf *b, const struct nb_step *s, struct err *e)
 {
     struct nb_vif *v = s->v;
@@ -329,7 +329,13 @@ static int netbuf_poll(struct checkpoint_device *d, struct device_load *load,
     if (netbuf_run(b, e))
         return err_add(e, "look at held network output");
     sum_load(b, load);
-    return netbuf_check_steps(b, e);
+    if (netbuf_check_steps(b, e))
+        return -1;
+    for (int i = 0; i < b->n; i++)
+        if (b->vif[i].gone)
+            return err_kind(e, ERR_GONE, "the interface %s is gone",
+                            b->vif[i].name);
+    return 0;
 }
 
 /* Until what has left the plugs is through the ifbs, a second at most: a

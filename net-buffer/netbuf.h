@@ -44,9 +44,11 @@
  *    when x is closed again, with a later epoch.
  * 5. A bank that is not there (someone deleted the ifb) makes the redirect
  *    drop: nothing falls through to the bridge. Someone who deletes the filter
- *    itself opens the vif; some ms later poll() and mark() find that, and
- *    netbuf_set_vifs() takes hold of it again.
- * What is not held: output of a vif between its hotplug and netbuf_set_vifs().
+ *    itself opens the vif; poll() and mark() find that, and netbuf_set_vifs()
+ *    takes hold of it again.
+ * What is not held: output of a vif between its hotplug and netbuf_set_vifs(),
+ * also of one that is made again: it is another interface. Its guest sends when
+ * the hotplug script is done, which is long after the kernel's news of it.
  *
  * Order. A vif's packets come out in the order they went in, with exceptions
  * that lose and leak nothing: a bank that has not run empty 50 ms after its
@@ -101,20 +103,21 @@ struct netbuf_limits {
  * output is out, after 50 ms at most. abort(release = false) drops what is
  * held and goes on holding: nobody gave the right to more. teardown waits up
  * to 2 s for what it releases. poll fails when an interface is not held any
- * more; the load is still filled in. free leaves the host as it is, a plug
- * stays closed: see teardown. */
+ * more, ERR_GONE: because it is gone; the load is still filled in. free leaves
+ * the host as it is, a plug stays closed: see teardown. */
 int netbuf_open(const char *tag, const struct netbuf_limits *limits,
                 struct checkpoint_device **out, struct err *e);
 
 /* These interfaces are the VM's output, from now on: vifs, and for an HVM
  * guest with emulated cards their taps as well. Call before setup, and again
- * whenever they changed. Before setup it notes the names only. Afterwards an
- * interface that is new, or was made again under the same name, is taken hold
- * of at once, and its output is held if the others' is; one that is no longer
- * named, or gone, is let go of, and what it held is dropped: nobody has
- * acknowledged it. On an error the other interfaces are held all the same;
- * ERR_GONE: no such interface, ERR_REFUSED: it has tc rules of somebody else,
- * or of another agent of ours, living or dead. */
+ * at every look, though the names are the same: with nothing to do it costs a
+ * few messages to the kernel. Before setup it notes the names only. Afterwards
+ * an interface that is new, or was made again under the same name, or has lost
+ * its redirect, is taken hold of at once, and its output is held if the others'
+ * is; one that is no longer named, or gone, is let go of, and what it held is
+ * dropped: nobody has acknowledged it. On an error the other interfaces are
+ * held all the same; ERR_GONE: no such interface, ERR_REFUSED: it has tc rules
+ * of somebody else, or of another agent of ours, living or dead. */
 int netbuf_set_vifs(struct checkpoint_device *d,
                     const char names[][NETBUF_NAME_MAX], int n, struct err *e);
 

@@ -72,12 +72,29 @@ static int take_one(struct netbuf *b, const char *name, struct err *e)
         return -1;
     v->open[0] = !b->holding;
     b->n++;
+    log_info("tag=%s interface=%s taken", b->tag, name);
+    return 0;
+}
+
+/* Mark those that are gone, and those whose redirect is. */
+static int look_at_all(struct netbuf *b, struct err *e)
+{
+    struct err lost = ERR_INIT;
+
+    b->steps = 0;
+    for (int i = 0; i < b->n; i++)
+        if (!b->vif[i].gone && !b->vif[i].lost)
+            netbuf_step(b, NB_CHECK, b->vif + i, 0);
+    if (netbuf_run(b, e))
+        return -1;
+    if (netbuf_check_steps(b, &lost))
+        log_warn("tag=%s %s", b->tag, lost.text);
     return 0;
 }
 
 int netbuf_take_wanted(struct netbuf *b, struct err *e)
 {
-    int rc = 0;
+    int rc = look_at_all(b, e);
 
     for (int i = b->n - 1; i >= 0; i--)
         if (!still_wanted(b, b->vif + i))

@@ -2,8 +2,9 @@
 # shellcheck shell=bash disable=SC1091,SC2154
 # A network interface is plugged in under protection: its output is held, the
 # replica is void by name and gets one too; then the plug is pulled. Or it is
-# plugged out again; or a disk is plugged in.
-# moments: takeover removed disk
+# plugged out again; or a disk is plugged in; or web's own interface is made
+# again while the agent stands still.
+# moments: takeover removed disk remade
 . "$(dirname "$0")/../lib/scenario.sh"
 start_from protected
 id=$(alder xl domid web)
@@ -12,7 +13,7 @@ again() { state_is alder web Protected && state_is birch web Protected; }
 in_guest() { # COMMAND: typed at its console
     alder "printf '%s\n' '$1' >\$(xenstore-read /local/domain/$id/console/tty)"
 }
-held() { alder "tc filter show dev vif$id.1 ingress | grep -q mirred"; }
+held() { alder "tc filter show dev vif$id.${1:-1} ingress | grep -q mirred"; }
 connected() { # HOST
     on "$1" xl network-list web | awk '$1 == 1 && $5 == 4 { n = 1 }
         END { exit !n }'
@@ -26,6 +27,26 @@ if [ "$MOMENT" = disk ]; then
     await 20 named || fail "not refused by name"
     alder xl block-detach web xvdb || fail "block-detach"
     await 30 again || fail "not protected again"
+    exit 0
+fi
+if [ "$MOMENT" = remade ]; then
+    # An agent that hangs is killed after three timeouts.
+    alder understudy unprotect web || fail "unprotect"
+    alder understudy protect web birch --arbiter none --timeout 30s ||
+        fail "protect"
+    agent=$(status_of alder web pid)
+    mac=$(alder xenstore-read "/libxl/$id/device/vif/0/mac")
+    fault_arm alder engine.acked stop # the guest runs there
+    await 6 fault_was_hit alder || fail "no epoch"
+    alder "xl network-detach web 0 &&
+        xl network-attach web mac=$mac,bridge=xenbr0" || fail "not made again"
+    held 0 && fail "it was never let go"
+    alder kill -CONT "$agent"
+    await 5 held 0 || fail "the output of vif$id.0 is not held again"
+    [ "$(status_of alder web pid)" = "$agent" ] || fail "it is another agent"
+    in_guest "ip link set eth0 up; ip addr add $WEB/24 dev eth0"
+    await 30 again || fail "not Protected"
+    await 10 guest_serves "$WEB" || fail "web does not answer"
     exit 0
 fi
 alder xl network-attach web mac=00:16:3e:05:00:21,bridge=xenbr0 ||
