@@ -14,6 +14,8 @@
 #include "common/log.h"
 #include "net-buffer/netbuf.h"
 
+#define ROOM_NS (50 * NS_PER_MS)
+
 struct posted {
     struct posted *next;
     bool committing; /* not an engine event: COMMIT is about to be sent */
@@ -55,7 +57,8 @@ static int sink_send(void *arg, uint64_t session, enum epoch_record type,
 {
     struct primary *p = arg;
 
-    if (link_pipe_begin(p->pipe, session, e))
+    if (link_pipe_begin(p->pipe, session, e) ||
+        link_pipe_room(p->pipe, len, ROOM_NS, e))
         return -1;
     if (type == EPOCH_COMMIT)
         post(p, NULL);

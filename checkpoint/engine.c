@@ -76,14 +76,27 @@ enum turn engine_guest_check(struct engine *eng)
     return TURN_OVER;
 }
 
+/* For where it is not known how soon this comes again. */
+static enum turn guest_check_due(struct engine *eng)
+{
+    return clock_ns() - eng->guest_seen_ns > NS_PER_SEC
+               ? engine_guest_check(eng)
+               : TURN_ON;
+}
+
+static void poll_due(struct engine *eng)
+{
+    if (clock_ns() - eng->polled_ns >= ENGINE_POLL_NS)
+        engine_poll(eng);
+}
+
 enum turn engine_check(struct engine *eng)
 {
     pthread_mutex_lock(&eng->lock);
     enum turn turn = engine_look(eng);
     pthread_mutex_unlock(&eng->lock);
-    if (turn == TURN_ON && clock_ns() - eng->guest_seen_ns > NS_PER_SEC)
-        turn = engine_guest_check(eng);
-    return turn;
+    poll_due(eng);
+    return turn == TURN_ON ? guest_check_due(eng) : turn;
 }
 
 int engine_devices_abort(struct engine *eng, bool release, struct err *e)
@@ -204,12 +217,13 @@ static bool guest_recover(struct engine *eng, unsigned ms)
     return false;
 }
 
-/* Settle it if that can be done now. When to look at the guest again. */
+/* Settle it if that can be done now. When to look at the guest again, and at
+ * the devices. */
 static uint64_t guest_look_ns(struct engine *eng)
 {
     bool settled = guest_recover(eng, 0);
 
-    return clock_ns() + (settled ? NS_PER_SEC : LATE_LOOK_MS * NS_PER_MS);
+    return clock_ns() + (settled ? ENGINE_POLL_NS : LATE_LOOK_MS * NS_PER_MS);
 }
 
 static void engine_finish(struct engine *eng)
@@ -280,7 +294,7 @@ static enum turn session_adopt(struct engine *eng, uint64_t committed,
 }
 
 /* One look at the inputs between two sessions, and at a guest that is late with
- * its suspend; waits up to a second. */
+ * its suspend; waits a little. */
 static enum turn session_look(struct engine *eng, bool *acked, bool *resumed,
                               uint64_t *committed, bool *replica_ok)
 {
@@ -318,8 +332,9 @@ static enum turn session_wait(struct engine *eng)
             break;
         if (resumed)
             return session_adopt(eng, committed, replica_ok);
+        poll_due(eng);
         /* The answer had come before the session broke. */
-        turn = acked ? engine_epoch_commit(eng) : engine_guest_check(eng);
+        turn = acked ? engine_epoch_commit(eng) : guest_check_due(eng);
     }
     return turn;
 }
@@ -361,13 +376,15 @@ static bool start_wait(struct engine *eng)
     return start;
 }
 
-/* A guest that could not be resumed is tried again as long as we live. */
+/* Output stays held. A guest that could not be resumed is tried again as long
+ * as we live. */
 static void stop_wait(struct engine *eng)
 {
     bool stop;
 
     do {
         uint64_t look_ns = guest_look_ns(eng);
+        poll_due(eng);
         pthread_mutex_lock(&eng->lock);
         if (!eng->in.stop)
             engine_wait(eng, look_ns);

@@ -29,10 +29,11 @@
 
 #define ENGINE_MAX_DEVICES 16
 
-/* Where records go. Called on the engine thread, blocks until there is room
- * for the record (which is copied), returns -1 with *e when `session` is not or
- * no longer the current one. The agent makes a blocked send return when it
- * loses the session and before it calls engine_stop. */
+/* Where records go. Called on the engine thread, waits until there is room for
+ * the record (which is copied), returns -1 with *e when `session` is not or no
+ * longer the current one. ERR_TIMEOUT: there was none for a while (tens of
+ * milliseconds), and it is called again. The agent makes a blocked send return
+ * when it loses the session and before it calls engine_stop. */
 struct engine_sink {
     int (*send)(void *arg, uint64_t session, enum epoch_record type,
                 const void *payload, size_t len, struct err *e);

@@ -14,7 +14,6 @@
 #include <string.h>
 
 #define POLL_MIN_MS       5
-#define ACK_POLL_MS       250
 #define EPOCH_SLACK_PAGES 8192
 #define FULL_TRIES        8 /* captures of one epoch that did not fit */
 
@@ -30,13 +29,19 @@ void engine_epoch_begin(struct engine *eng)
 
 static enum turn record_send(struct engine *eng, enum epoch_record type)
 {
+    const struct engine_sink *sink = &eng->config.sink;
     struct err error = ERR_INIT;
 
-    if (eng->config.sink.send(eng->config.sink.arg, eng->session, type,
-                              eng->record.data, eng->record.len, &error)) {
-        log_info("dom=%s epoch=%lu not sent: %s", eng->config.name,
-                 eng->at.epoch, error.text);
-        return TURN_LOST;
+    while (sink->send(sink->arg, eng->session, type, eng->record.data,
+                      eng->record.len, &error)) {
+        if (error.kind != ERR_TIMEOUT) {
+            log_info("dom=%s epoch=%lu not sent: %s", eng->config.name,
+                     eng->at.epoch, error.text);
+            return TURN_LOST;
+        }
+        enum turn turn = engine_check(eng);
+        if (turn != TURN_ON)
+            return turn;
     }
     pthread_mutex_lock(&eng->lock);
     eng->status.bytes_sent += eng->record.len;
@@ -111,11 +116,10 @@ static enum turn ack_wait(struct engine *eng)
         bool acked = eng->in.acked >= eng->at.epoch;
         enum turn turn = acked ? TURN_ON : engine_look(eng);
         if (!acked && turn == TURN_ON)
-            engine_wait(eng, clock_ns() + ACK_POLL_MS * NS_PER_MS);
+            engine_wait(eng, clock_ns() + ENGINE_POLL_NS);
         pthread_mutex_unlock(&eng->lock);
         if (acked || turn != TURN_ON)
             return turn;
-        engine_poll(eng); /* for the status, and new interfaces */
         turn = engine_check(eng);
         if (turn == TURN_OVER)
             return turn;

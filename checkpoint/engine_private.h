@@ -10,8 +10,12 @@
 #include "checkpoint/codec.h"
 #include "checkpoint/engine.h"
 #include "checkpoint/pace.h"
+#include "common/clock.h"
 
 #define ENGINE_RING 1024
+/* The devices are polled so often whatever the engine waits for: an interface
+ * that is plugged in is to be held before its guest sends. */
+#define ENGINE_POLL_NS (50 * NS_PER_MS)
 
 /* What a step of the engine says to do next. */
 enum turn {
@@ -58,7 +62,7 @@ struct engine {
     bool epoch_open;        /* some of its records are out */
     struct engine_epoch stats;
     struct pace pace;
-    uint64_t commit_ns, guest_seen_ns, progress_ns;
+    uint64_t commit_ns, guest_seen_ns, progress_ns, polled_ns;
     uint64_t sync_start_ns;
     size_t devices_ready;
     struct err stale; /* what a device said that voids the replica; kind 0 */
@@ -75,7 +79,8 @@ enum turn engine_over(struct engine *eng, enum engine_event_type type,
 void engine_wait(struct engine *eng, uint64_t until_ns);
 /* TURN_STOP, TURN_LOST or TURN_ON as the inputs stand now. The lock is held. */
 enum turn engine_look(struct engine *eng);
-/* The same, taking the lock; and once a second whether the guest lives. */
+/* The same, taking the lock; polls the devices when that is due, and looks once
+ * a second whether the guest lives. */
 enum turn engine_check(struct engine *eng);
 enum turn engine_guest_check(struct engine *eng);
 int engine_devices_abort(struct engine *eng, bool release, struct err *e);
@@ -110,7 +115,8 @@ struct engine_wants {
     bool epoch;  /* a device wants one at once */
     bool output; /* some waits for the next one */
 };
-/* Ask the devices what they hold. Takes the lock. */
+/* Ask the devices what they hold, and let them look for what was plugged in.
+ * Takes the lock. */
 struct engine_wants engine_poll(struct engine *eng);
 
 #endif

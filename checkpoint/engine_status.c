@@ -21,7 +21,9 @@ struct engine_wants engine_poll(struct engine *eng)
 {
     struct device_load sum = {0};
     struct pace_due at = pace_due(&eng->pace);
+    bool failed = false;
 
+    eng->polled_ns = clock_ns();
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
         struct device_load load = {0};
@@ -33,7 +35,7 @@ struct engine_wants engine_poll(struct engine *eng)
             } else if (!eng->poll_failed)
                 log_warn("dom=%s %s: %s", eng->config.name, d->ops->name,
                          error.text);
-            eng->poll_failed = true;
+            failed = true;
             continue;
         }
         sum.held_bytes += load.held_bytes;
@@ -41,6 +43,7 @@ struct engine_wants engine_poll(struct engine *eng)
         sum.dropped_packets += load.dropped_packets;
         sum.want_epoch |= load.want_epoch;
     }
+    eng->poll_failed = failed;
     pthread_mutex_lock(&eng->lock);
     eng->status.load = sum;
     eng->status.interval_now_ms =

@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "common/clock.h"
+
 struct link_pipe {
     struct ev_loop *loop;
     size_t limit;
@@ -38,13 +40,17 @@ static void on_wake(struct ev_loop *loop, struct ev_async *w, int events)
 struct link_pipe *link_pipe_new(struct ev_loop *loop, size_t limit)
 {
     struct link_pipe *p = calloc(1, sizeof *p);
+    pthread_condattr_t attr;
 
     if (!p)
         abort();
     p->loop = loop;
     p->limit = limit;
     pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->room, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->room, &attr);
+    pthread_condattr_destroy(&attr);
     ev_async_init(&p->wake, on_wake);
     p->wake.data = p;
     ev_async_start(loop, &p->wake);
@@ -151,6 +157,29 @@ static bool connected(const struct link_pipe *p)
     return p->begun && p->begun == p->ticket;
 }
 
+static bool is_full(const struct link_pipe *p, size_t len)
+{
+    return connected(p) && p->queue.head && p->bytes + len > p->limit;
+}
+
+int link_pipe_room(struct link_pipe *p, size_t len, uint64_t wait_ns,
+                   struct err *e)
+{
+    uint64_t until = clock_ns() + wait_ns;
+    struct timespec ts = {.tv_sec = (time_t)(until / NS_PER_SEC),
+                          .tv_nsec = (long)(until % NS_PER_SEC)};
+    int r = 0;
+
+    pthread_mutex_lock(&p->lock);
+    while (!r && is_full(p, len))
+        r = pthread_cond_timedwait(&p->room, &p->lock, &ts);
+    bool full = is_full(p, len), ok = connected(p);
+    pthread_mutex_unlock(&p->lock);
+    if (full)
+        return err_kind(e, ERR_TIMEOUT, "the peer takes no more for now");
+    return ok ? 0 : gone(e);
+}
+
 int link_pipe_send(struct link_pipe *p, uint32_t type, const void *payload,
                    size_t len, struct err *e)
 {
@@ -160,7 +189,7 @@ int link_pipe_send(struct link_pipe *p, uint32_t type, const void *payload,
                         type, len);
     struct chunk *c = chunk_new(type, payload, len);
     pthread_mutex_lock(&p->lock);
-    while (connected(p) && p->queue.head && p->bytes + len > p->limit)
+    while (is_full(p, len))
         pthread_cond_wait(&p->room, &p->lock);
     bool ok = connected(p);
     if (ok) {

@@ -3,11 +3,11 @@
  * in a libev loop. Both sides prove a key; each knows the other by its pin.
  *
  * Everything here is for the thread that runs the loop, except link_pipe_begin,
- * link_pipe_send and link_pipe_queued, which are for one other thread a pipe.
- * Nothing blocks but link_pipe_send. Callbacks come from the loop only, never
- * from inside a call of this API, and with no lock held; all calls are allowed
- * in them. No session of this process works for longer than about 256 KiB of
- * data before the loop's other watchers get their turn.
+ * _room, _send and _queued, which are for one other thread a pipe. Nothing
+ * blocks but link_pipe_room and link_pipe_send. Callbacks come from the loop
+ * only, never from inside a call of this API, and with no lock held; all calls
+ * are allowed in them. No session of this process works for longer than about
+ * 256 KiB of data before the loop's other watchers get their turn.
  *
  * A process that uses this must ignore SIGPIPE (link_tls_new() does it). */
 #ifndef LINK_SESSION_H
@@ -169,6 +169,10 @@ void link_pipe_detach(struct link_pipe *p);
  * when that is not the one attached. The ticket keeps half a stream that was
  * meant for a lost session out of the next one. */
 int link_pipe_begin(struct link_pipe *p, uint64_t ticket, struct err *e);
+/* Other thread, after link_pipe_begin(): wait until `len` bytes can be queued
+ * without blocking. ERR_TIMEOUT after wait_ns; ERR_GONE. */
+int link_pipe_room(struct link_pipe *p, size_t len, uint64_t wait_ns,
+                   struct err *e);
 /* Other thread: queue a copy; blocks while `limit` is exceeded. ERR_GONE when
  * the session that was begun is no longer attached. */
 int link_pipe_send(struct link_pipe *p, uint32_t type, const void *payload,

@@ -106,6 +106,12 @@ static int sink_send(void *arg, uint64_t session, enum epoch_record type,
     struct pair *p = arg;
     int rc = 0;
 
+    if (peek(&p->sluggish))
+        usleep(10000);
+    if (peek(&p->stuck)) {
+        usleep(20000);
+        return err_kind(e, ERR_TIMEOUT, "there is no room");
+    }
     pthread_mutex_lock(&p->lock);
     while (p->up && p->session == session && p->queued >= QUEUE_MAX)
         pthread_cond_wait(&p->changed, &p->lock);
@@ -224,6 +230,7 @@ static int device_poll(struct checkpoint_device *d, struct device_load *load,
                        struct err *e)
 {
     (void)e;
+    __atomic_fetch_add(&device_of(d)->polls, 1, __ATOMIC_SEQ_CST);
     load->held_packets =
         __atomic_load_n(&device_of(d)->held_packets, __ATOMIC_SEQ_CST);
     load->want_epoch =

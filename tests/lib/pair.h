@@ -27,6 +27,7 @@ struct pair_device {
     struct pair *pair;
     uint64_t marked, committed, marks;
     unsigned held_packets; /* as the test says */
+    unsigned polls;
     bool holding, set_up, want_epoch, fail_mark;
     unsigned released, dropped; /* aborts */
 };
@@ -40,6 +41,8 @@ struct pair {
     unsigned cut_one_in; /* cut the session at one of so many records */
     bool no_reconnect, swallow_acks;
     bool deaf_to_commit; /* COMMIT never arrives */
+    bool sluggish;       /* each record takes the backup 10 ms */
+    bool stuck;          /* there is no room for records */
 
     char primary[64], backup[64];
     uint32_t domid, shell;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/clock.h"
 #include "tests/lib/link_pair.h"
 
 #define LIMIT (1u << 20)
@@ -224,6 +225,29 @@ static void nothing_is_sent_before_begin_or_with_an_old_ticket(void **state)
     assert_int_equal(link_pipe_send(pipe_, WIRE_PAGES, "x", 1, NULL), 0);
 }
 
+static void a_full_pipe_has_no_room_for_a_while(void **state)
+{
+    static const uint8_t page[4096];
+    struct err e = ERR_INIT;
+    int rc = 0;
+
+    (void)state;
+    pair_open(&p);
+    link_hold(p.b.s, true);
+    link_pipe_begin(pipe_, link_pipe_attach(pipe_, p.a.s), NULL);
+    for (int i = 0; i < 100000 && !rc; i++) {
+        rc = link_pipe_room(pipe_, sizeof page, 20 * NS_PER_MS, &e);
+        if (!rc)
+            assert_int_equal(
+                link_pipe_send(pipe_, WIRE_PAGES, page, sizeof page, NULL), 0);
+    }
+    assert_int_equal(rc, -1);
+    assert_int_equal(e.kind, ERR_TIMEOUT);
+    link_pipe_detach(pipe_);
+    assert_int_equal(link_pipe_room(pipe_, 1, NS_PER_SEC, &e), -1);
+    assert_int_equal(e.kind, ERR_GONE);
+}
+
 static void a_pipe_serves_the_next_session(void **state)
 {
     unsigned want = 11;
@@ -353,6 +377,7 @@ int main(void)
         T(a_lost_session_lets_a_blocked_sender_go),
         T(detaching_lets_a_blocked_sender_go),
         T(nothing_is_sent_before_begin_or_with_an_old_ticket),
+        T(a_full_pipe_has_no_room_for_a_while),
         T(a_pipe_serves_the_next_session),
         T(attaching_to_an_ending_session_is_gone_at_once),
         T(closing_sends_what_waits_in_the_pipe),
