@@ -291,7 +291,10 @@ enum turn engine_epoch_run(struct engine *eng, bool *taken)
     turn = epoch_capture(eng, taken);
     if (turn != TURN_ON || !*taken)
         return turn;
-    turn = epoch_send(eng);
+    /* The layout may have changed until the guest stood still. */
+    turn = layout_check(eng);
+    if (turn == TURN_ON)
+        turn = epoch_send(eng);
     if (turn == TURN_ON)
         turn = ack_wait(eng);
     if (turn == TURN_ON)

@@ -179,6 +179,10 @@ static int device_mark(struct checkpoint_device *d, uint64_t epoch,
     if (__atomic_exchange_n(&v->fail_mark, false, __ATOMIC_SEQ_CST)) {
         return err_set(e, "told to fail");
     }
+    uint64_t pages = __atomic_exchange_n(&v->balloon, 0, __ATOMIC_SEQ_CST);
+    if (pages &&
+        fake_do(v->pair->primary, v->pair->domid, FAKE_BALLOON, pages, NULL))
+        complain(v->pair, "device", "the guest's memory can't be changed");
     if (epoch != v->committed + 1)
         complain(v->pair, "device", "mark of an unexpected epoch");
     /* Not the engine's connection: it is in use. */

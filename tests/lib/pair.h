@@ -28,6 +28,7 @@ struct pair_device {
     uint64_t marked, committed, marks;
     unsigned held_packets; /* as the test says */
     unsigned polls;
+    uint64_t balloon; /* the next mark finds so many pages; 0: as they are */
     bool holding, set_up, want_epoch, fail_mark;
     unsigned released, dropped; /* aborts */
 };
