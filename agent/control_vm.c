@@ -7,14 +7,18 @@
 
 #include "agent/control.h"
 
+/* So many agents may die before unprotect's answer is that they do. */
+#define DEATHS_MAX 2
+
 /* --- unprotect, takeover: one question to the agent --------------------- */
 
 struct ask_op {
     struct op *op;
     struct vm_watch watch;
+    struct vm_call *call; /* NULL: none under way */
     ev_timer late;
     char name[64];
-    bool stopped; /* the agent said yes; its end is awaited */
+    unsigned deaths; /* of agents, since it was asked for */
 };
 
 static struct ask_op *ask_new(struct op *op, const struct vm *vm)
@@ -31,6 +35,7 @@ static struct ask_op *ask_new(struct op *op, const struct vm *vm)
 static void ask_end(struct ask_op *a, json_t *extra, const struct err *why)
 {
     ev_timer_stop(a->op->d->loop, &a->late);
+    vm_ask_cancel(a->call);
     vm_unwatch(&a->watch);
     if (why)
         op_fail(a->op, why);
@@ -39,15 +44,53 @@ static void ask_end(struct ask_op *a, json_t *extra, const struct err *why)
     free(a);
 }
 
-static void on_late(struct ev_loop *loop, ev_timer *w, int events)
+/* Its end is not in sight, but comes, if it was written down. */
+static void stop_late(struct ask_op *a)
 {
-    struct ask_op *a = w->data;
+    const struct vm *vm = a->watch.vm;
     struct err e = ERR_INIT;
 
-    (void)loop, (void)events;
-    err_kind(&e, ERR_TIMEOUT, "the agent of %s agreed, but does not end",
-             a->name);
+    if (vm && !vm->rec.wanted) {
+        err_kind(&e, ERR_TIMEOUT,
+                 "the agents of %s end before they can end its protection",
+                 a->name);
+        err_hint(&e, "it is written down, and done by the next one that lives; "
+                     "the log of understudyd says why they die");
+    } else {
+        err_kind(&e, ERR_TIMEOUT, "the agent of %s does not end", a->name);
+        err_hint(&e, "`understudy status %s` says how it is", a->name);
+    }
     ask_end(a, NULL, &e);
+}
+
+static void on_late(struct ev_loop *loop, ev_timer *w, int events)
+{
+    (void)loop, (void)events;
+    stop_late(w->data);
+}
+
+/* The agent's end, seen by everybody, is the answer. */
+static void on_stopped(void *arg, const json_t *reply, const struct err *why)
+{
+    struct ask_op *a = arg;
+
+    a->call = NULL;
+    if (!reply && why->kind != ERR_GONE)
+        ask_end(a, NULL, why);
+}
+
+/* The agent is asked; without one, its successor finds it written. A backup's
+ * agent refuses by itself. */
+static void stop_ask(struct ask_op *a)
+{
+    struct vm *vm = a->watch.vm;
+    double t = 30. + 3. * vm->rec.timeout_ms / 1000.;
+
+    /* Without a peer it ends when the lease lets go, after the timeout. */
+    if (vm->conn && !a->call)
+        a->call = vm_ask(vm, json_pack("{ss}", "op", "stop"), t, on_stopped, a);
+    else if (!vm->conn && vm->rec.role == ROLE_PRIMARY)
+        supervise_unwant(vm);
 }
 
 static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
@@ -56,33 +99,12 @@ static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
     struct ask_op *a = (void *)((char *)w - offsetof(struct ask_op, watch));
 
     (void)vm, (void)msg;
-    /* While the answer is due its `done` is called with the news; the call
-     * was ended before this. */
-    if (news == VM_NEWS_GONE && a->stopped)
+    if (news == VM_NEWS_GONE)
         ask_end(a, NULL, NULL);
-}
-
-static void on_stopped(void *arg, const json_t *reply, const struct err *why)
-{
-    struct ask_op *a = arg;
-    struct vm_record r;
-    struct err e = ERR_INIT;
-
-    if (!reply && why->kind != ERR_GONE) {
-        ask_end(a, NULL, why);
-        return;
-    }
-    /* It may have ended before its answer was read: the record tells. */
-    if (!a->watch.vm ||
-        (!reply &&
-         !(store_load(a->watch.vm->rec.uuid, &r, &e) && e.kind == ERR_GONE))) {
-        ask_end(a, NULL, why);
-        return;
-    }
-    a->stopped = true;
-    ev_timer_init(&a->late, on_late, 15., 0.);
-    a->late.data = a;
-    ev_timer_start(a->op->d->loop, &a->late);
+    else if (news == VM_NEWS_DOWN && ++a->deaths > DEATHS_MAX)
+        stop_late(a);
+    else if (news == VM_NEWS_UP || news == VM_NEWS_DOWN)
+        stop_ask(a);
 }
 
 static int unprotect_check(const struct vm *vm, struct err *e)
@@ -92,7 +114,7 @@ static int unprotect_check(const struct vm *vm, struct err *e)
         return err_hint(e, "restore the file, or remove it and restart "
                            "understudyd");
     }
-    return 0; /* a backup's agent refuses by itself */
+    return 0;
 }
 
 void control_unprotect(struct op *op)
@@ -107,9 +129,10 @@ void control_unprotect(struct op *op)
     struct ask_op *a = ask_new(op, vm);
     a->watch.news = on_news;
     vm_watch(vm, &a->watch);
-    /* Without a peer it ends when the lease lets go, after the timeout. */
-    vm_ask(vm, json_pack("{ss}", "op", "stop"),
-           30. + 3. * vm->rec.timeout_ms / 1000., on_stopped, a);
+    ev_timer_init(&a->late, on_late, 45. + 3. * vm->rec.timeout_ms / 1000., 0.);
+    a->late.data = a;
+    ev_timer_start(op->d->loop, &a->late);
+    stop_ask(a);
 }
 
 static void on_taken_over(void *arg, const json_t *reply, const struct err *why)
@@ -117,6 +140,7 @@ static void on_taken_over(void *arg, const json_t *reply, const struct err *why)
     struct ask_op *a = arg;
     json_t *extra = NULL;
 
+    a->call = NULL;
     if (reply) {
         extra = json_copy((json_t *)(uintptr_t)reply);
         json_object_del(extra, "id");
@@ -145,8 +169,9 @@ void control_takeover(struct op *op)
     bool force = json_flag(op->request, "force", false);
     daemon_event(op->d, "operator", vm->rec.name, "takeover%s was asked for",
                  force ? " --force" : "");
-    vm_ask(vm, json_pack("{ss sb}", "op", "takeover", "force", force), 60.,
-           on_taken_over, ask_new(op, vm));
+    struct ask_op *a = ask_new(op, vm);
+    a->call = vm_ask(vm, json_pack("{ss sb}", "op", "takeover", "force", force),
+                     60., on_taken_over, a);
 }
 
 /* --- wait --------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/job.h"
 #include "agent/paths.h"
 #include "agent/supervise_ipc.h"
 #include "common/clock.h"
@@ -250,6 +251,8 @@ static void on_retry(struct ev_loop *loop, ev_timer *w, int events)
     struct vm_record r;
 
     (void)loop, (void)events;
+    if (vm->writing)
+        return;
     if (!vm->pid && !vm->conn) {
         if (store_load(vm->rec.uuid, &r, &e) && e.kind == ERR_GONE)
             vm_gone(vm);
@@ -265,6 +268,49 @@ void supervise_lost(struct vm *vm)
 {
     /* A living agent threw us out, or its death is about to be seen. */
     connect_later(vm, 0.1);
+}
+
+/* --- Without an agent --------------------------------------------------- */
+
+struct unwant {
+    struct daemon *d;
+    struct vm_record rec;
+};
+
+static int unwant_run(void *arg, struct err *e)
+{
+    struct unwant *u = arg;
+
+    return store_save(&u->rec, e);
+}
+
+static void unwant_done(void *arg, int rc, const struct err *e)
+{
+    struct unwant *u = arg;
+    struct vm *vm = vm_find_uuid(u->d, u->rec.uuid);
+
+    vm->writing = false;
+    if (rc)
+        daemon_event(u->d, "error", vm->rec.name, "%s", e->text);
+    else
+        vm->rec.wanted = false;
+    free(u);
+    vm_start(vm);
+}
+
+void supervise_unwant(struct vm *vm)
+{
+    if (vm->pid || vm->conn || vm->writing || !vm->rec.wanted)
+        return;
+    struct unwant *u = calloc(1, sizeof *u);
+    if (!u)
+        abort();
+    u->d = vm->d;
+    u->rec = vm->rec;
+    u->rec.wanted = false;
+    vm->writing = true;
+    ev_timer_stop(vm->d->loop, &vm->retry);
+    job_start(vm->d->loop, unwant_run, unwant_done, u);
 }
 
 static struct vm *vm_new(struct daemon *d, const struct vm_record *r)

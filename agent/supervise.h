@@ -55,6 +55,7 @@ struct vm {
     uint64_t quiet_ns; /* since its process said anything: supervise_tick() */
     bool asked;        /* for a sign of life, on this connection */
     bool hung;         /* told, and ended if it may be */
+    bool writing;      /* supervise_unwant()'s job: start nothing */
     struct vm_watch *watches;
     struct vm_call *calls;
 };
@@ -73,6 +74,10 @@ void supervise_stop(struct daemon *d);
 void supervise_tick(struct daemon *d, uint64_t pause_ns);
 /* Start the agent of a record that was just saved. */
 struct vm *supervise_add(struct daemon *d, const struct vm_record *r);
+
+/* Its protection is to end: written into the record by a job while no agent
+ * runs (else nothing happens), whose successor then finds it. */
+void supervise_unwant(struct vm *vm);
 
 /* By name or uuid; NULL when there is none. */
 struct vm *vm_find(struct daemon *d, const char *name);
