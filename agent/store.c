@@ -3,19 +3,17 @@
  * described by one table of fields. */
 #include "agent/store.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/paths.h"
 #include "common/cleanup.h"
+#include "common/file.h"
 
 #define RECORD_MAX (64u << 10)
 
@@ -246,44 +244,19 @@ static int record_of_json(json_t *j, struct vm_record *r, struct err *e)
 
 /* --- Files -------------------------------------------------------------- */
 
-static int file_read(const char *path, char *text, size_t size, size_t *length,
-                     struct err *e)
-{
-    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    size_t n = 0;
-
-    if (fd < 0 && errno == ENOENT)
-        return err_kind(e, ERR_GONE, "no record %s", path);
-    if (fd < 0)
-        return err_sys(e, "open %s", path);
-    while (n < size) {
-        ssize_t r = read(fd, text + n, size - n);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return err_sys(e, "read %s", path);
-        if (!r)
-            break;
-        n += (size_t)r;
-    }
-    if (n == size)
-        return err_set(e, "%s is larger than a record can be", path);
-    *length = n;
-    return 0;
-}
-
 int store_load(const char *uuid, struct vm_record *r, struct err *e)
 {
     struct path path = path_record(uuid);
-    CLEANUP_FREE char *text = malloc(RECORD_MAX);
+    struct buf text = {0};
     json_error_t why;
-    size_t n = 0;
 
-    if (!text)
-        abort();
-    if (file_read(path.s, text, RECORD_MAX, &n, e))
+    if (file_load(path.s, RECORD_MAX, &text, e)) {
+        buf_free(&text);
         return -1;
-    CLEANUP_JSON json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES, &why);
+    }
+    CLEANUP_JSON json_t *j =
+        json_loadb((char *)text.data, text.len, JSON_REJECT_DUPLICATES, &why);
+    buf_free(&text);
     if (!j)
         err_set(e, "line %d: %s", why.line, why.text);
     else if (!record_of_json(j, r, e)) {
@@ -296,61 +269,17 @@ int store_load(const char *uuid, struct vm_record *r, struct err *e)
                        "protection");
 }
 
-static int dir_sync(struct err *e)
-{
-    struct path dir = path_vms();
-    CLEANUP_CLOSE int fd = open(dir.s, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0 || fsync(fd))
-        return err_sys(e, "sync %s", dir.s);
-    return 0;
-}
-
-static int file_write(const char *path, const char *text, struct err *e)
-{
-    CLEANUP_CLOSE int fd =
-        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    size_t left = strlen(text);
-
-    if (fd < 0)
-        return err_sys(e, "create %s", path);
-    while (left) {
-        ssize_t r = write(fd, text, left);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return err_sys(e, "write %s", path);
-        text += r;
-        left -= (size_t)r;
-    }
-    if (fsync(fd))
-        return err_sys(e, "sync %s", path);
-    return 0;
-}
-
 int store_save(const struct vm_record *r, struct err *e)
 {
     CLEANUP_JSON json_t *j = record_to_json(r);
     struct vm_record check;
-    char temporary[sizeof(struct path) + 32];
 
     if (!j || record_of_json(j, &check, e))
         return err_add(e, "record of %s", r->name);
     CLEANUP_FREE char *text = json_dumps(j, JSON_INDENT(1));
     if (!text)
         abort();
-    struct path path = path_record(r->uuid);
-    snprintf(temporary, sizeof temporary, "%s.%d.tmp", path.s, (int)getpid());
-    if (file_write(temporary, text, e)) {
-        unlink(temporary);
-        return -1;
-    }
-    if (rename(temporary, path.s)) {
-        err_sys(e, "rename %s to %s", temporary, path.s);
-        unlink(temporary);
-        return -1;
-    }
-    return dir_sync(e);
+    return file_replace(path_record(r->uuid).s, text, strlen(text), true, e);
 }
 
 int store_delete(const char *uuid, struct err *e)
@@ -359,23 +288,7 @@ int store_delete(const char *uuid, struct err *e)
 
     if (unlink(path.s) && errno != ENOENT)
         return err_sys(e, "remove %s", path.s);
-    return dir_sync(e);
-}
-
-/* UUID.json.PID.tmp whose writer is gone. */
-static bool leftover(const char *file)
-{
-    const char *ext = strstr(file, ".json.");
-    char *end;
-
-    if (!ext)
-        return false;
-    long pid = strtol(ext + 6, &end, 10);
-    if (pid <= 0 || strcmp(end, ".tmp"))
-        return false;
-    char proc[48];
-    snprintf(proc, sizeof proc, "/proc/%ld", pid);
-    return access(proc, F_OK) != 0;
+    return file_sync_dir(path.s, e);
 }
 
 static int visible(const struct dirent *d)
@@ -383,14 +296,15 @@ static int visible(const struct dirent *d)
     return d->d_name[0] != '.';
 }
 
-static bool temporary_name(const char *file)
+static void leftover_remove(const char *file)
 {
-    size_t n = strlen(file);
+    char full[sizeof(struct path) + 256];
 
-    return n > 4 && !strcmp(file + n - 4, ".tmp");
+    snprintf(full, sizeof full, "%s/%s", path_vms().s, file);
+    unlink(full);
 }
 
-static int file_load(const char *file, struct vm_record *r, struct err *e)
+static int named_load(const char *file, struct vm_record *r, struct err *e)
 {
     char uuid[STORE_UUID_LEN + 1];
     uint8_t binary[16];
@@ -419,12 +333,11 @@ int store_scan(void (*each)(void *arg, const struct vm_record *r),
         const char *file = files[i]->d_name;
         struct err why = ERR_INIT;
         struct vm_record r;
-        if (temporary_name(file)) {
-            char full[sizeof(struct path) + 256];
-            snprintf(full, sizeof full, "%s/%s", dir.s, file);
-            if (leftover(file))
-                unlink(full);
-        } else if (!file_load(file, &r, &why)) {
+        bool dead;
+        if (file_is_temporary(file, &dead)) {
+            if (dead)
+                leftover_remove(file);
+        } else if (!named_load(file, &r, &why)) {
             each(arg, &r);
         } else if (bad && why.kind != ERR_GONE) {
             bad(arg, file, &why);
@@ -433,4 +346,21 @@ int store_scan(void (*each)(void *arg, const struct vm_record *r),
     }
     free(files);
     return 0;
+}
+
+void store_tidy(const char *uuid)
+{
+    struct dirent **files;
+    int n = scandir(path_vms().s, &files, visible, NULL);
+
+    for (int i = 0; i < n; i++) {
+        const char *file = files[i]->d_name;
+        bool dead;
+        if (!strncmp(file, uuid, STORE_UUID_LEN) &&
+            file_is_temporary(file, &dead) && dead)
+            leftover_remove(file);
+        free(files[i]);
+    }
+    if (n >= 0)
+        free(files);
 }

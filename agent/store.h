@@ -74,6 +74,8 @@ int store_scan(void (*each)(void *arg, const struct vm_record *r),
                void *arg, struct err *e);
 /* Write the record durably; checks it as strictly as load does. */
 int store_save(const struct vm_record *r, struct err *e);
+/* Remove what dead writers of this record had begun. */
+void store_tidy(const char *uuid);
 /* Durably gone. Fine when it was gone. */
 int store_delete(const char *uuid, struct err *e);
 

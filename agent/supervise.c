@@ -121,6 +121,7 @@ static void vm_bury(struct vm *vm, const char *how)
     struct err e = ERR_INIT;
     struct vm_record r;
 
+    store_tidy(vm->rec.uuid);
     if (!store_load(vm->rec.uuid, &r, &e)) {
         bool turned = r.role != vm->rec.role;
         vm->rec = r;

@@ -4,7 +4,7 @@
 #include "link/key.h"
 #include "link/key_priv.h"
 #include "common/cleanup.h"
-#include "common/bytes.h"
+#include "common/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,73 +88,6 @@ int pin_of_certificate(X509 *cert, uint8_t pin[PIN_BYTES])
 
 /* --- Files ---------------------------------------------------------------- */
 
-static int dir_sync(const char *dir, struct err *e)
-{
-    CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0 || fsync(fd))
-        return err_sys(e, "sync directory %s", dir);
-    return 0;
-}
-
-static int write_fully(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t r = write(fd, p, n);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -1;
-        p += r;
-        n -= (size_t)r;
-    }
-    return 0;
-}
-
-int file_replace(const char *path, const char *data, size_t len, struct err *e)
-{
-    char tmp[4096], dir[4096];
-
-    if ((size_t)snprintf(tmp, sizeof tmp, "%s.XXXXXX", path) >= sizeof tmp)
-        return err_set(e, "path too long: %s", path);
-    snprintf(dir, sizeof dir, "%s", path);
-    char *slash = strrchr(dir, '/');
-    if (slash)
-        slash[slash == dir] = '\0';
-    CLEANUP_CLOSE int fd = mkostemp(tmp, O_CLOEXEC); /* mode 0600 */
-    if (fd < 0)
-        return err_sys(e, "create %s", tmp);
-    int rc = 0;
-    if (write_fully(fd, data, len) || fsync(fd))
-        rc = err_sys(e, "write %s", tmp);
-    else if (rename(tmp, path))
-        rc = err_sys(e, "rename %s to %s", tmp, path);
-    if (rc) {
-        unlink(tmp);
-        return rc;
-    }
-    return dir_sync(slash ? dir : ".", e);
-}
-
-int file_read(int fd, const char *path, size_t max, struct buf *out,
-              struct err *e)
-{
-    char chunk[4096];
-    ssize_t r;
-
-    while ((r = read(fd, chunk, sizeof chunk)) != 0) {
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return err_sys(e, "read %s", path);
-        if (out->len + (size_t)r > max)
-            return err_set(e, "%s is larger than %zu bytes", path, max);
-        buf_put(out, chunk, (size_t)r);
-    }
-    OPENSSL_cleanse(chunk, sizeof chunk);
-    return 0;
-}
-
 static int key_check_file(int fd, const char *path, struct err *e)
 {
     struct stat st;
@@ -204,7 +137,7 @@ static int bio_save(BIO *bio, const char *path, struct err *e)
     char *data = NULL;
     long n = BIO_get_mem_data(bio, &data);
 
-    return file_replace(path, data, (size_t)n, e);
+    return file_replace(path, data, (size_t)n, true, e);
 }
 
 static int key_make(const char *path, EVP_PKEY **pkey, struct err *e)

@@ -19,10 +19,4 @@ struct link_key {
 int ssl_err(struct err *e, const char *what);
 int pin_of_certificate(X509 *cert, uint8_t pin[PIN_BYTES]);
 
-/* Write beside `path`, fsync, rename over it, fsync the directory; 0600. */
-int file_replace(const char *path, const char *data, size_t len, struct err *e);
-/* Append what fd holds; an error when it is more than `max` bytes. */
-int file_read(int fd, const char *path, size_t max, struct buf *out,
-              struct err *e);
-
 #endif

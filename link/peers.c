@@ -4,6 +4,7 @@
 #include "link/key_priv.h"
 #include "link/wire.h"
 #include "common/cleanup.h"
+#include "common/file.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -248,7 +249,7 @@ int peers_save(const struct link_peers *p, const char *path, struct err *e)
                          address, pin);
         buf_put(&text, line, (size_t)n);
     }
-    int rc = file_replace(path, (const char *)text.data, text.len, e);
+    int rc = file_replace(path, text.data, text.len, true, e);
     buf_free(&text);
     return rc;
 }

@@ -247,8 +247,9 @@ static void a_scan_clears_what_a_dead_writer_left(void **state)
 
     (void)state;
     /* Above the largest process id that Linux gives. */
-    snprintf(dead, sizeof dead, "%s.4194399.tmp", path_record(UUID_A).s);
-    snprintf(mine, sizeof mine, "%s.%d.tmp", path_record(UUID_A).s, getpid());
+    snprintf(dead, sizeof dead, "%s.4194399.abcdef.tmp", path_record(UUID_A).s);
+    snprintf(mine, sizeof mine, "%s.%d.abcdef.tmp", path_record(UUID_A).s,
+             getpid());
     file_put(dead, "{");
     file_put(mine, "{");
     assert_int_equal(store_scan(on_each, on_bad, &s, NULL), 0);
