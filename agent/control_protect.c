@@ -27,6 +27,7 @@ struct protect {
     char vm_name[64]; /* as typed */
     struct vm_record rec;
     bool claimed; /* rec.uuid is known and ours to protect */
+    bool making;  /* the record: supervise_claim() */
     bool asking, giving_up;
     struct vm_watch watch;
     struct vm_call *call;
@@ -45,6 +46,8 @@ static void protect_end(struct protect *p, const struct err *why)
             break;
         }
     }
+    if (p->making)
+        supervise_unclaim(p->d, p->rec.uuid);
     vm_unwatch(&p->watch);
     vm_ask_cancel(p->call);
     ev_timer_stop(p->d->loop, &p->tick);
@@ -198,10 +201,12 @@ static void save_done(void *arg, int rc, const struct err *e)
 {
     struct protect *p = arg;
 
-    if (rc)
+    if (rc) {
         protect_end(p, e);
-    else
-        agent_watch(p, supervise_add(p->d, &p->rec));
+        return;
+    }
+    p->making = false; /* supervise_add() ends the claim */
+    agent_watch(p, supervise_add(p->d, &p->rec));
 }
 
 /* The agent of a takeover turned, or did not. */
@@ -370,10 +375,13 @@ static void inspect_done(void *arg, int rc, const struct err *why)
         err_kind(&e, ERR_REFUSED, "%s is a replica", p->rec.name);
         err_hint(&e, "protect the VM itself, on the host that runs it");
         protect_end(p, &e);
-    } else if (already_check(p, &e) || (vm && turn_check(p, vm, &e))) {
+    } else if (already_check(p, &e) ||
+               (vm ? turn_check(p, vm, &e)
+                   : supervise_claim(p->d, p->rec.uuid, &e))) {
         protect_end(p, &e);
     } else {
         p->claimed = true;
+        p->making = !vm;
         if (vm)
             turn(p, vm);
         else

@@ -44,6 +44,7 @@ struct daemon {
     uint64_t tick_ns; /* last supervise_tick() */
     struct vm *vms;   /* supervise.c */
     unsigned vm_count;
+    struct vm_claim *claims;    /* records that are being made */
     struct ipc_server *control; /* control.c */
 };
 

@@ -111,14 +111,13 @@ static int save_run(void *arg, struct err *e)
 static void save_done(void *arg, int rc, const struct err *e)
 {
     struct prepare *p = arg;
-    struct vm *vm = vm_find_uuid(p->d, p->rec.uuid);
 
     if (rc) {
+        supervise_unclaim(p->d, p->rec.uuid);
         prepare_end(p, e);
         return;
     }
-    if (!vm)
-        vm = supervise_add(p->d, &p->rec);
+    struct vm *vm = supervise_add(p->d, &p->rec);
     ev_timer_set(&p->late, 10., 0.);
     ev_timer_start(p->d->loop, &p->late);
     prepare_wait(p, vm);
@@ -132,6 +131,10 @@ static void prepare_create(struct prepare *p)
         err_kind(&e, ERR_REFUSED, "%s has %u VMs already (max_vms)", p->d->name,
                  p->d->vm_count);
         err_hint(&e, "raise max_vms in %s's understudyd.conf", p->d->name);
+        prepare_end(p, &e);
+        return;
+    }
+    if (supervise_claim(p->d, p->rec.uuid, &e)) {
         prepare_end(p, &e);
         return;
     }

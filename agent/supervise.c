@@ -334,10 +334,47 @@ static struct vm *vm_new(struct daemon *d, const struct vm_record *r)
     return vm;
 }
 
+struct vm_claim {
+    struct vm_claim *next;
+    char uuid[STORE_UUID_LEN + 1];
+};
+
+int supervise_claim(struct daemon *d, const char *uuid, struct err *e)
+{
+    struct vm_claim *c;
+
+    for (c = d->claims; c; c = c->next) {
+        if (strcmp(c->uuid, uuid))
+            continue;
+        err_kind(e, ERR_REFUSED, "the VM is just being protected or prepared");
+        return err_hint(e, "try again in a few seconds");
+    }
+    c = calloc(1, sizeof *c);
+    if (!c)
+        abort();
+    snprintf(c->uuid, sizeof c->uuid, "%s", uuid);
+    c->next = d->claims;
+    d->claims = c;
+    return 0;
+}
+
+void supervise_unclaim(struct daemon *d, const char *uuid)
+{
+    for (struct vm_claim **p = &d->claims; *p; p = &(*p)->next) {
+        struct vm_claim *c = *p;
+        if (strcmp(c->uuid, uuid))
+            continue;
+        *p = c->next;
+        free(c);
+        return;
+    }
+}
+
 struct vm *supervise_add(struct daemon *d, const struct vm_record *r)
 {
     struct vm *vm = vm_new(d, r);
 
+    supervise_unclaim(d, r->uuid);
     vm_start(vm);
     return vm;
 }

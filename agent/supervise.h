@@ -72,7 +72,12 @@ void supervise_stop(struct daemon *d);
  * while its primary is silent: it holds the only copy. When the daemon itself
  * stood still, counting starts again. */
 void supervise_tick(struct daemon *d, uint64_t pause_ns);
-/* Start the agent of a record that was just saved. */
+/* Whoever makes a record, in a job, claims its uuid before: a `protect` typed
+ * here and a peer's `prepare` may want the same at the same time. ERR_REFUSED
+ * while somebody has it. */
+int supervise_claim(struct daemon *d, const char *uuid, struct err *e);
+void supervise_unclaim(struct daemon *d, const char *uuid);
+/* Start the agent of a record that was just saved; ends the claim. */
 struct vm *supervise_add(struct daemon *d, const struct vm_record *r);
 
 /* Its protection is to end: written into the record by a job while no agent
