@@ -132,12 +132,18 @@ static void on_gone(struct protect *p, struct vm *vm)
     protect_end(p, &e);
 }
 
+/* All that can be checked was: the backup has built the shell, and the copy
+ * begins. */
+static bool copying(const json_t *msg)
+{
+    return !strcmp(json_text(msg, "event", ""), "sync");
+}
+
 static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
                     const json_t *msg)
 {
     struct protect *p = (void *)((char *)w - offsetof(struct protect, watch));
 
-    (void)msg;
     if (news == VM_NEWS_GONE) {
         on_gone(p, vm);
     } else if (news == VM_NEWS_DOWN && vm->rec.role == ROLE_BACKUP) {
@@ -150,7 +156,8 @@ static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
     } else if (news == VM_NEWS_STATE && vm->state == VM_FAILED && vm->fresh &&
                !p->giving_up) {
         on_failed_state(p, vm);
-    } else if (news == VM_NEWS_UP && !json_flag(p->op->request, "wait", true)) {
+    } else if (news == VM_NEWS_EVENT && copying(msg) &&
+               !json_flag(p->op->request, "wait", true)) {
         protect_end(p, NULL);
     }
 }

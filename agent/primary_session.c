@@ -300,8 +300,8 @@ static void on_ready(struct primary *p, const uint8_t *payload, size_t len)
         return;
     }
     p->ticket = link_pipe_attach(p->pipe, p->a->session);
-    primary_phase(p, PH_SYNC);
     agent_event(p->a, "sync", "copying memory to %s", p->a->rec.peer);
+    primary_phase(p, PH_SYNC);
     engine_start_sync(p->eng, p->ticket);
 }
 

@@ -32,6 +32,7 @@ guest alder destroy "$(printf 'caf\351')"
 say "== the name is taken on birch =="
 guest birch create web 100 500 2 >/dev/null
 refused 1 'a domain web is there already' alder protect web birch --arbiter none
+refused 1 'a domain web is there already' alder protect web birch --arbiter none --no-wait
 await 5 host_is_clean alder || fail "something is left on alder"
 await 10 host_is_clean birch || fail "something is left on birch"
 guest birch destroy web
