@@ -63,7 +63,7 @@ long long host_heard_ms(const struct host *h)
 
     for (struct host_session *x = h->sessions; x; x = x->next) {
         uint64_t t = session_heard(x);
-        if (link_is_ready(x->s) && t > heard)
+        if (x->hello && t > heard)
             heard = t;
     }
     if (!heard)
@@ -121,8 +121,18 @@ static void session_forget(struct host_session *x, const struct err *why)
     free(x);
 }
 
+/* Before the session goes: it is no longer ready, but was. */
+static void heard_keep(const struct host_session *x)
+{
+    uint64_t heard = session_heard(x);
+
+    if (x->h && x->hello && heard > x->h->heard_ns)
+        x->h->heard_ns = heard;
+}
+
 static void session_drop(struct host_session *x)
 {
+    heard_keep(x);
     link_drop(x->s);
     session_forget(x, NULL);
 }
@@ -276,15 +286,14 @@ static void on_closed(struct link_session *s, const struct err *why, void *arg)
     struct host *h = x->h;
     struct err reason = *why;
     bool outgoing = h && h->outgoing == x, was = h && host_up(h);
-    uint64_t heard = session_heard(x);
 
+    (void)s;
     if (!h) {
         stranger_log(why);
         session_forget(x, why);
         return;
     }
-    if (link_is_ready(s) && heard > h->heard_ns)
-        h->heard_ns = heard;
+    heard_keep(x);
     session_forget(x, &reason);
     if (outgoing && !host_up(h))
         h->why = reason;
