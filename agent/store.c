@@ -223,7 +223,7 @@ static int raw_numbers(const struct raw *w, struct vm_record *r, struct err *e)
 static int record_of_json(json_t *j, struct vm_record *r, struct err *e)
 {
     json_error_t why;
-    struct raw w = {.lease = ""};
+    struct raw w = {.claim = -1};
 
     /* The "!" refuses keys that are not listed; those with "?" are there with
      * an arbiter only. */
@@ -238,6 +238,13 @@ static int record_of_json(json_t *j, struct vm_record *r, struct err *e)
             &w.wanted, "claim", &w.claim, "lease", &w.lease, "paused",
             &w.paused))
         return err_set(e, "%s", why.text);
+    bool none = !strcmp(w.arbiter, "none");
+    if (none && !w.lease && w.claim < 0) {
+        w.lease = "";
+        w.claim = 0;
+    }
+    if (!w.lease || w.claim < 0)
+        return err_set(e, "\"lease\" or \"claim\" is missing");
     memset(r, 0, sizeof *r);
     return raw_numbers(&w, r, e) || raw_words(&w, r, e) ? -1 : 0;
 }

@@ -68,6 +68,18 @@ static void a_missing_file_means_defaults(void **state)
     assert_int_equal(c.log, LOG_INFO);
 }
 
+static void an_arbiter_is_checked(void **state)
+{
+    struct config c;
+
+    (void)state;
+    file_put("arbiter=\"none\"\n");
+    assert_int_equal(config_load(&c, path, NULL), 0);
+    assert_string_equal(c.arbiter, "none");
+    assert_refused("arbiter=\"oracle:x\"\n", "no arbiter");
+    assert_refused("arbiter=\"witness:w pin=12\"\n", "64 hex digits");
+}
+
 static void a_named_file_must_exist(void **state)
 {
     struct config c;
@@ -136,6 +148,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_missing_file_means_defaults),
+        CASE(an_arbiter_is_checked),
         CASE(a_named_file_must_exist),
         CASE(every_key_is_read),
         CASE(an_unknown_key_is_named_with_its_line),

@@ -124,6 +124,26 @@ static void a_saved_record_is_loaded_unchanged(void **state)
     assert_true(r.running && r.wanted);
 }
 
+static void what_the_lease_needs_is_kept_with_an_arbiter(void **state)
+{
+    struct vm_record w = record_of(UUID_A), r;
+
+    (void)state;
+    snprintf(w.arbiter, sizeof w.arbiter, "witness:w pin=00");
+    snprintf(w.lease, sizeof w.lease, "guarded");
+    w.claim = INT64_MAX;
+    w.paused = true;
+    assert_int_equal(store_save(&w, NULL), 0);
+    assert_int_equal(store_load(UUID_A, &r, NULL), 0);
+    assert_string_equal(r.lease, "guarded");
+    assert_true(r.claim == INT64_MAX && r.paused);
+    w.claim = 1ull << 63;
+    assert_int_equal(store_save(&w, NULL), -1);
+    /* A claim that is forgotten would be a generation that is lost. */
+    damage("\"arbiter\": \"none\"", "\"arbiter\": \"witness:w pin=00\"");
+    assert_damaged("missing");
+}
+
 static void a_record_is_private(void **state)
 {
     struct vm_record w = record_of(UUID_A);
@@ -290,6 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(a_saved_record_is_loaded_unchanged),
+        CASE(what_the_lease_needs_is_kept_with_an_arbiter),
         CASE(a_record_is_private),
         CASE(a_missing_record_is_gone),
         CASE(a_record_out_of_range_is_not_saved),
