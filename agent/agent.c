@@ -181,6 +181,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
         lease_heard_agent(&a->lease, stats.heard_ns);
     }
     lease_heard_daemon(&a->lease, a->daemon_heard_ns);
+    agent_lease_check(a, now);
     agent_lease_action(a, lease_tick(&a->lease, now));
     if (a->unsaved && now - a->save_ns >= NS_PER_SEC)
         agent_save(a);

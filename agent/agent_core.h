@@ -65,7 +65,8 @@ struct agent {
     uint64_t daemon_heard_ns; /* peer's daemon, as our daemon tells */
     struct arbiter *arb;      /* NULL: none */
     bool arb_lost;            /* as was said last */
-    char arb_refusal[256];    /* likewise */
+    char arb_refusal[256];    /* why it has no record for us; "": it has */
+    uint64_t arb_check_ns;    /* when it was looked at last */
     uint64_t told_claim;      /* nonce of the claim that was told of */
 
     struct link_key *key;
@@ -116,6 +117,8 @@ void agent_lease_record(struct agent *a);
 /* Protection ended while the VM was ours: leave the arbiter's record to
  * nobody, if it answers within a second. Everything else is over. */
 void agent_lease_leave(struct agent *a);
+/* From the tick: what nobody asks for is looked at now and then. */
+void agent_lease_check(struct agent *a, uint64_t now);
 void agent_lease_status(struct agent *a, json_t *out);
 
 /* Ask the daemon something: {"ask":ID,...}; the answer comes by role->request

@@ -15,6 +15,8 @@
 #include "common/fault.h"
 #include "common/log.h"
 
+#define CHECK_NS (10 * NS_PER_SEC)
+
 /* --- What is written down ---------------------------------------------------
  */
 
@@ -179,6 +181,21 @@ void agent_lease_action(struct agent *a, enum lease_action action)
 void agent_lease_event(struct agent *a, enum lease_event ev)
 {
     agent_lease_action(a, lease_event(&a->lease, ev, clock_ns()));
+}
+
+/* A record that is lost, or somebody else's, is found out before it is
+ * needed. */
+void agent_lease_check(struct agent *a, uint64_t now)
+{
+    uint64_t pause =
+        CHECK_NS > 4 * a->lease.timeout_ns ? CHECK_NS : 4 * a->lease.timeout_ns;
+    bool follows =
+        a->lease.state == LEASE_GUARDED || a->lease.state == LEASE_STANDBY;
+
+    if (!a->arb || !follows || now - a->arb_check_ns < pause)
+        return;
+    a->arb_check_ns = now;
+    agent_lease_event(a, LEASE_EV_UNSURE);
 }
 
 /* --- The arbiter's life -------------------------------------------------- */
@@ -361,10 +378,13 @@ void agent_lease_status(struct agent *a, json_t *out)
                                            up ? "" : "silent"));
     if (a->arb) {
         a->arb->ops->health(a->arb, &h);
+        if (h.up && a->arb_refusal[0])
+            err_kind(&h.why, ERR_REFUSED, "%s", a->arb_refusal);
+        up = !h.why.kind;
         json_array_append_new(
             paths,
-            path_json("arbiter", h.up, ago_ms(h.heard_ns, now), h.why.text));
-        json_object_set_new(out, "arbiter_up", json_boolean(h.up));
+            path_json("arbiter", up, ago_ms(h.heard_ns, now), h.why.text));
+        json_object_set_new(out, "arbiter_up", json_boolean(up));
         json_object_set_new(out, "arbiter_behind",
                             json_boolean(a->lease.arbiter_behind));
     }

@@ -254,7 +254,9 @@ void primary_keep_tick(struct primary *p)
                 "neither %s nor the arbiter answers: the guest runs, and its "
                 "output is held until one of them does; %s",
                 a->rec.peer,
-                h.why.kind ? h.why.text : "the arbiter has not decided");
+                h.why.kind          ? h.why.text
+                : a->arb_refusal[0] ? a->arb_refusal
+                                    : "the arbiter has not decided");
 }
 
 /* --- What the lease decided ---------------------------------------------- */

@@ -213,6 +213,8 @@ static void tick(struct world *w)
     after(w, T / 20, ALDER_AGENT, M_TICK, NULL);
     if (a->session && w->now - a->heard > T)
         hang_up(w);
+    if (++a->ticks % 80 == 0 && a->lease.state == LEASE_GUARDED)
+        tell(w, LEASE_EV_UNSURE);
     act(w, lease_tick(&a->lease, clock_now(w)));
     if (!w->proc[ALDER_AGENT].up)
         return;

@@ -219,6 +219,8 @@ static void tick(struct world *w)
     after(w, T / 20, BIRCH_AGENT, M_TICK, NULL);
     if (b->session && w->now - b->heard > T)
         hang_up(w);
+    if (++b->ticks % 80 == 0 && b->lease.state == LEASE_STANDBY)
+        tell(w, LEASE_EV_UNSURE);
     act(w, lease_tick(&b->lease, clock_now(w)));
     if (w->proc[BIRCH_AGENT].up && b->session)
         send(w, M_ABEAT, &m);

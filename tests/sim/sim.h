@@ -103,6 +103,7 @@ struct alder {
     bool discarding;
     uint64_t incarnation, epoch, acked, in_flight;
     uint64_t heard, connect_at;
+    unsigned ticks; /* it looks at the arbiter's record now and then */
 };
 
 struct birch {
@@ -113,6 +114,7 @@ struct birch {
     uint64_t in_epoch, in_memory[PIECES]; /* the incoming epoch */
     unsigned in_pieces;
     uint64_t heard;
+    unsigned ticks;
     bool starting;
 };
 
