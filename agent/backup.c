@@ -100,7 +100,7 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     }
     a->hello_seen = true;
     b->told_silent = false;
-    if (b->work == WORK_TAKEOVER) {
+    if (b->work == WORK_TAKEOVER || b->work == WORK_FENCE) {
         if (h.generation < a->lease.generation)
             return; /* it ends the session when it reads ours */
         err_kind(&e, ERR_REFUSED, "%s is being taken over here", a->rec.name);
@@ -311,7 +311,8 @@ static void backup_decided(struct agent *a, enum lease_action action)
     struct err e = ERR_INIT;
 
     if (action == LEASE_DO_TAKEOVER) {
-        backup_takeover_start(b);
+        if (!backup_fence(b))
+            backup_takeover_start(b);
     } else if (action == LEASE_DO_DISCARD) {
         backup_give_up(b, REPLY_NOTHING);
     } else if (action == LEASE_DO_FENCE) {

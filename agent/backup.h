@@ -7,7 +7,14 @@
 #include "agent/agent_core.h"
 #include "checkpoint/replica.h"
 
-enum work { WORK_NONE, WORK_BUILD, WORK_DISCARD, WORK_TAKEOVER, WORK_RENAME };
+enum work {
+    WORK_NONE,
+    WORK_BUILD,
+    WORK_DISCARD,
+    WORK_FENCE,
+    WORK_TAKEOVER,
+    WORK_RENAME
+};
 
 /* What the primary is told when a discard is done. */
 enum reply {
@@ -88,6 +95,11 @@ void backup_settle(struct backup *b);
 /* Now and then, see that the shell is there and has not run: else the replica
  * is void. */
 void backup_shell_tick(struct backup *b, uint64_t now);
+
+/* backup_fence.c */
+/* The generation is won, and the primary's host has to be fenced before the
+ * takeover, which follows. False: it has not. */
+bool backup_fence(struct backup *b);
 
 /* backup_takeover.c */
 /* The generation is won: become the VM. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/paths.h"
 #include "common/cleanup.h"
@@ -34,11 +35,13 @@ static const struct number {
     {"buffer_mb", offsetof(struct config, buffer_mb), 64, 1, 4096},
     {"staging_mb", offsetof(struct config, staging_mb), 0, 0, 65536},
     {"max_vms", offsetof(struct config, max_vms), 64, 1, 1024},
+    {"fence_ms", offsetof(struct config, fence_ms), 30000, 100, 600000},
     {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024},
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
-static const char *const other_keys[] = {"port", "listen", "log", "arbiter"};
+static const char *const other_keys[] = {"port", "listen", "log", "arbiter",
+                                         "fence"};
 
 static const struct {
     const char *name;
@@ -197,11 +200,15 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
     if (xlcfg_long(cfg, "port", 7788, 1, 65535, &port, e) ||
         xlcfg_string(cfg, "listen", "::", c->listen, sizeof c->listen, e) ||
         xlcfg_string(cfg, "arbiter", "", c->arbiter, sizeof c->arbiter, e) ||
+        xlcfg_string(cfg, "fence", "", c->fence, sizeof c->fence, e) ||
         level_read(cfg, c, path, e))
         return -1;
     c->port = (uint16_t)port;
     if (!c->listen[0])
         return err_kind(e, ERR_USAGE, "%s: listen=\"\" is no address", path);
+    if (c->fence[0] && (c->fence[0] != '/' || access(c->fence, X_OK)))
+        return err_kind(e, ERR_USAGE, "%s: fence=\"%s\" is no program", path,
+                        c->fence);
     derive(c);
     return c->arbiter[0] && arbiter_find(c->arbiter, &ops, e)
                ? err_add(e, "%s", path)

@@ -43,6 +43,11 @@ struct config {
     /* arbiter="": a line of heartbeat/arbiter.h; "none" is none, and "" leaves
      * it to `understudy arbiter set` */
     char arbiter[512];
+    /* fence="": a program (an absolute path) that fences a host before its VMs
+     * are taken over, heartbeat/fence.h; fence_ms=30000 (100..600000): how
+     * long it may take */
+    char fence[256];
+    unsigned fence_ms;
     /* log="info": error, warn, info, debug */
     enum log_level log;
 };
