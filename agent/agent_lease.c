@@ -97,7 +97,8 @@ static void answered(void *arg, const struct lease_record *r,
         }
         return;
     }
-    fault_point("lease.answered");
+    if (a->lease.request.op == LEASE_OP_CLAIM)
+        fault_point("lease.answered");
     a->arb_refusal[0] = '\0';
     log_debug("dom=%s lease=%s arbiter says generation %llu%s%s", a->rec.name,
               lease_state_name(a->lease.state),
