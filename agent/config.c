@@ -35,6 +35,7 @@ static const struct number {
     {"buffer_mb", offsetof(struct config, buffer_mb), 64, 1, 4096},
     {"staging_mb", offsetof(struct config, staging_mb), 0, 0, 65536},
     {"max_vms", offsetof(struct config, max_vms), 64, 1, 1024},
+    {"auto_reprotect", offsetof(struct config, auto_reprotect), 0, 0, 1},
     {"fence_ms", offsetof(struct config, fence_ms), 30000, 100, 600000},
     {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024},
 };

@@ -43,6 +43,8 @@ struct config {
     /* arbiter="": a line of heartbeat/arbiter.h; "none" is none, and "" leaves
      * it to `understudy arbiter set` */
     char arbiter[512];
+    /* auto_reprotect=0 (0, 1): reprotect.h */
+    unsigned auto_reprotect;
     /* fence="": a program (an absolute path) that fences a host before its VMs
      * are taken over, heartbeat/fence.h; fence_ms=30000 (100..600000): how
      * long it may take */

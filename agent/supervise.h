@@ -52,6 +52,7 @@ struct vm {
     ev_timer retry; /* connect again, or start again */
     double backoff;
     uint64_t started_ns;
+    uint64_t reprotect_ns; /* not again by itself before this */
     uint64_t quiet_ns; /* since its process said anything: supervise_tick() */
     bool asked;        /* for a sign of life, on this connection */
     bool hung;         /* told, and ended if it may be */

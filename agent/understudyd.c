@@ -15,6 +15,7 @@
 #include "agent/hosts.h"
 #include "agent/lock.h"
 #include "agent/paths.h"
+#include "agent/reprotect.h"
 #include "agent/supervise.h"
 #include "common/cleanup.h"
 #include "common/fault.h"
@@ -113,9 +114,11 @@ static int daemon_run(const char *config)
     log_info("understudyd %s on %s, port %u, %u VMs, key %s",
              UNDERSTUDY_VERSION, d.name, link_listener_port(d.listener),
              d.vm_count, pin);
+    reprotect_start(&d);
     notify("READY=1");
     ev_run(d.loop, 0);
     notify("STOPPING=1");
+    reprotect_stop(&d);
     daemon_end(&d);
     ev_loop_destroy(d.loop);
     return 0;
