@@ -71,19 +71,41 @@ protect() { # HOST VM PEER
     await 6 state_is "$1" "$2" Protected || fail "$2 is not Protected"
 }
 
-# A command on alder is refused, with an exit status and a text, and nothing is
-# left of it.
-refused() { # STATUS TEXT COMMAND...
+# What a command on alder answers: exit status and text, and what to do next.
+says() { # STATUS TEXT COMMAND...
     local want=$1 text=$2 out rc=0
     shift 2
     out=$(alder "$@" 2>&1) || rc=$?
     say "\$ $*" && say "$out"
     [ $rc = "$want" ] || fail "exit status $rc, not $want"
     grep -q -- "$text" <<<"$out" || fail "does not say '$text'"
-    grep -q 'what to do:\|understudy --help' <<<"$out" || fail "says nothing of what to do"
-    await 6 alder_is_clean || fail "something was left on alder"
-    birch xl list | grep replica && fail "a shell was left on birch"
-    return 0
+    grep -q 'what to do:\|understudy .*--help' <<<"$out" ||
+        fail "says nothing of what to do"
+}
+# A command on alder is refused, with an exit status and a text; nothing is left
+# of it, and the VMs and who watches over them are as before. For where nothing is
+# protected.
+refused() { # STATUS TEXT COMMAND...
+    local before host
+    before=$(vms)
+    says "$@"
+    for host in alder birch; do
+        ! host_runs "$host" || await 6 host_is_clean "$host" ||
+            fail "something was left on $host"
+    done
+    [ "$(vms)" = "$before" ] || fail "the VMs were: $before, and are: $(vms)"
+}
+# Each VM of both hosts, running or not, and the number of xl's watchers.
+vms() {
+    local host
+    for host in alder birch; do
+        ! host_runs "$host" || on "$host" "xl list; pgrep -fc '[x]l create'" |
+            awk -v host="$host" '{ gsub(/[rb]/, "-", $5) }
+                NR > 2 { print host, $1, $2, $5 }'
+    done
+}
+host_runs() { # HOST
+    "$LAB" status | grep -q "^$1 runs"
 }
 # A guest's configuration in alder's /srv/NAME.cfg: that of web with a name and
 # addresses of its own, and what is on standard input behind it.
@@ -126,6 +148,20 @@ client_end() {
     return $rc
 }
 
+# Of a capture, lines "TIME SEQ": the datagrams "SEQ MONOTONIC_NS" that a guest
+# with tick= sends.
+datagrams() { # FILE
+    tcpdump -n -tt -x -r "$1" 2>/dev/null | awk '
+        function tell(   seq) {
+            for (hex = substr(hex, 57); substr(hex, 1, 1) == 3; hex = substr(hex, 3))
+                seq = seq substr(hex, 2, 1)
+            print time, seq
+        }
+        /^[0-9]/ { if (NR > 1) tell(); time = $1; hex = ""; next }
+        { for (i = 2; i <= NF; i++) hex = hex $i }
+        END { if (NR) tell() }'
+}
+
 # --- Fault points --------------------------------------------------------------
 
 fault_arm() { # HOST POINT ACTION [SKIP]
@@ -143,7 +179,9 @@ evidence() {
     for host in alder birch; do
         say "--- $host"
         timeout 20 "$LAB" run "$host" 'xl list; understudy events 2>&1 | tail -n 25
-            tail -n 15 /var/log/understudyd.log' 2>&1 </dev/null
+            tail -n 15 /var/log/understudyd.log
+            understudy status --json | jq -c ".[] | {name, state, reason, epoch}"
+            ip -s -br link show public' 2>&1 </dev/null
     done
     [ -s "$WORK/client.err" ] && cat "$WORK/client.err"
     return 0
@@ -175,9 +213,15 @@ host_runs_web() { # HOST: runs it, unpaused
     on "$1" xl list web 2>/dev/null | awk 'NR == 2 { exit $5 !~ /^[rb-]+$/ }
         END { if (NR < 2) exit 1 }'
 }
-# Nothing of ours is attached to alder's guest.
+# Nothing of ours is on a host but the daemon: no interface, qdisc, socket,
+# record, agent or shell.
+host_is_clean() { # HOST
+    # shellcheck disable=SC2016 # for the host's shell
+    on "$1" '! ip link | grep -q " [uc][0-9]*-" && ! tc qdisc | grep -q plug &&
+        [ -z "$(ls /run/understudy/vm)" ] &&
+        [ -z "$(ls /var/lib/understudy/vms)" ] &&
+        ! pgrep -f "[u]nderstudyd agent" && ! xl list | grep -q -- --replica'
+}
 alder_is_clean() {
-    alder '! ip link | grep -q " u[0-9]*-" &&
-        ! tc qdisc | grep -q plug &&
-        [ -z "$(ls /run/understudy/vm)" ]'
+    host_is_clean alder
 }
