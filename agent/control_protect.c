@@ -28,7 +28,7 @@ struct protect {
     struct vm_record rec;
     bool claimed; /* rec.uuid is known and ours to protect */
     bool making;  /* the record: supervise_claim() */
-    bool asking, giving_up;
+    bool giving_up;
     struct vm_watch watch;
     struct vm_call *call;
     ev_timer tick;

@@ -109,8 +109,8 @@ static void on_late(struct ev_loop *loop, ev_timer *w, int events)
     done(arg, NULL, &e);
 }
 
-struct host_call *host_ask(struct host *h, json_t *msg, double timeout_s,
-                           host_done *done, void *arg)
+void host_ask(struct host *h, json_t *msg, double timeout_s, host_done *done,
+              void *arg)
 {
     static uint32_t last_id;
     struct host_call *c = calloc(1, sizeof *c);
@@ -130,19 +130,6 @@ struct host_call *host_ask(struct host *h, json_t *msg, double timeout_s,
     call_send(c);
     if (!c->over)
         host_hurry(h);
-    return c;
-}
-
-void host_ask_cancel(struct host_call *c)
-{
-    if (!c)
-        return;
-    if (c->over) {
-        c->done = NULL;
-        ev_timer_stop(c->h->d->loop, &c->late);
-    } else {
-        call_free(c);
-    }
 }
 
 void host_calls_flush(struct host *h)

@@ -11,6 +11,7 @@
 #include "agent/hosts.h"
 #include "agent/job.h"
 #include "common/log.h"
+#include "common/text.h"
 
 /* --- prepare ------------------------------------------------------------ */
 
@@ -215,17 +216,7 @@ static void prepare_existing(struct prepare *p, struct vm *vm)
 
 static bool incarnation_parse(const char *text, uint8_t out[16])
 {
-    if (strlen(text) != 32)
-        return false;
-    for (int i = 0; i < 16; i++) {
-        unsigned v;
-        char pair[3] = {text[2 * i], text[2 * i + 1], 0};
-        if (strspn(pair, "0123456789abcdef") != 2)
-            return false;
-        sscanf(pair, "%x", &v);
-        out[i] = (uint8_t)v;
-    }
-    return true;
+    return strlen(text) == 32 && hex_parse(text, out, 16);
 }
 
 static int prepare_parse(struct vm_record *r, const struct daemon *d,

@@ -47,10 +47,8 @@ int host_error(const struct host *h, struct err *e);
  * stolen. When no session is up the call waits for the attempt to connect that
  * is started or under way, and fails with its reason. */
 typedef void host_done(void *arg, json_t *reply, const struct err *why);
-struct host_call *host_ask(struct host *h, json_t *msg, double timeout_s,
-                           host_done *done, void *arg);
-/* `done` is not called any more. NULL is fine. */
-void host_ask_cancel(struct host_call *c);
+void host_ask(struct host *h, json_t *msg, double timeout_s, host_done *done,
+              void *arg);
 
 /* {"op":"peer"} for one agent, as it is told every beat. */
 void hosts_tell_agent(struct vm *vm);

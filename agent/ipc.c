@@ -85,7 +85,7 @@ static void conn_report(struct ipc_conn *c)
         c->handler->closed;
 
     c->busy++;
-    if (closed && !c->finishing)
+    if (closed)
         closed(c, &c->why, c->arg);
     c->busy--;
     if (c->dead)
@@ -149,8 +149,6 @@ static void on_writable(struct ev_loop *loop, ev_io *w, int events)
         return;
     }
     conn_flush(c);
-    if (c->finishing && (!c->out || c->broken))
-        conn_die(c);
 }
 
 static void conn_queue(struct ipc_conn *c, const json_t *msg, int fd)
@@ -161,7 +159,7 @@ static void conn_queue(struct ipc_conn *c, const json_t *msg, int fd)
     if (!text)
         abort(); /* not an object, or text that is not UTF-8: our bug */
     size_t n = strlen(text);
-    if (c->dead || c->broken || c->finishing)
+    if (c->dead || c->broken)
         return;
     if (c->out_bytes + n + 1 > IPC_QUEUE_MAX || n >= IPC_LINE_MAX) {
         err_kind(&c->why, ERR_TIMEOUT,
@@ -240,7 +238,7 @@ static void line_handle(struct ipc_conn *c, const char *line, size_t n)
 
 static bool conn_live(const struct ipc_conn *c)
 {
-    return !c->dead && !c->broken && !c->finishing;
+    return !c->dead && !c->broken;
 }
 
 static void lines_handle(struct ipc_conn *c)
@@ -368,16 +366,6 @@ void ipc_close(struct ipc_conn *c)
     conn_die(c);
 }
 
-void ipc_finish(struct ipc_conn *c)
-{
-    if (c->dead)
-        return;
-    c->finishing = true;
-    ev_io_stop(c->loop, &c->readable);
-    if (!c->out)
-        conn_die(c);
-}
-
 void ipc_drain(struct ipc_conn *c)
 {
     c->busy++;
@@ -385,11 +373,6 @@ void ipc_drain(struct ipc_conn *c)
         ;
     c->busy--;
     ipc_conn_release(c);
-}
-
-void *ipc_conn_arg(const struct ipc_conn *c)
-{
-    return c->arg;
 }
 
 void ipc_conn_set_arg(struct ipc_conn *c, void *arg)

@@ -25,8 +25,8 @@
 struct ipc_server;
 struct ipc_conn;
 
-/* Callbacks; any may be NULL. `arg` is ipc_conn_arg(): a new client inherits
- * the server's, `opened` may change it. */
+/* Callbacks; any may be NULL. A new client inherits the server's `arg`,
+ * `opened` may change it. */
 struct ipc_handler {
     void (*opened)(struct ipc_conn *c, void *arg);
     /* One object. `msg` is borrowed: json_incref() to keep it. `fd` is -1 or a
@@ -55,19 +55,14 @@ void ipc_broadcast(struct ipc_server *s, json_t *msg);
 int ipc_connect(struct ev_loop *loop, const char *path,
                 const struct ipc_handler *h, void *arg, struct ipc_conn **out,
                 struct err *e);
-/* Take over a connected stream socket (a socketpair's end). Owns fd. */
-int ipc_adopt(struct ev_loop *loop, int fd, const struct ipc_handler *h,
-              void *arg, struct ipc_conn **out, struct err *e);
 /* No callback follows. What is queued is still given one non-blocking try. */
 void ipc_close(struct ipc_conn *c);
-/* Close once everything queued is written; reads nothing any more. */
-void ipc_finish(struct ipc_conn *c);
 
 /* Read what has arrived already, calling back from inside: for the last words
  * of a process that is known to be dead. `closed` still comes from the loop. */
 void ipc_drain(struct ipc_conn *c);
 
-void *ipc_conn_arg(const struct ipc_conn *c);
+/* What callbacks of this connection get from now on. */
 void ipc_conn_set_arg(struct ipc_conn *c, void *arg);
 /* Process id of the other end when it connected (SO_PEERCRED). */
 int ipc_conn_pid(const struct ipc_conn *c);

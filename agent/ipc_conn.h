@@ -34,10 +34,9 @@ struct ipc_conn {
     unsigned fd_count;
     struct chunk *out, **out_end;
     size_t out_bytes;
-    unsigned busy;  /* callbacks on the stack: do not free */
-    bool dead;      /* closed; free when not busy */
-    bool finishing; /* close when all is written */
-    bool broken;    /* `why` waits to be reported */
+    unsigned busy; /* callbacks on the stack: do not free */
+    bool dead;     /* closed; free when not busy */
+    bool broken;   /* `why` waits to be reported */
     struct err why;
 };
 

@@ -180,16 +180,3 @@ int ipc_connect(struct ev_loop *loop, const char *path,
     *out = ipc_conn_new(loop, fd, h, arg);
     return 0;
 }
-
-int ipc_adopt(struct ev_loop *loop, int fd, const struct ipc_handler *h,
-              void *arg, struct ipc_conn **out, struct err *e)
-{
-    CLEANUP_CLOSE int owned = fd;
-    int flags = fcntl(fd, F_GETFL);
-
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ||
-        fcntl(fd, F_SETFD, FD_CLOEXEC))
-        return err_sys(e, "adopt a socket");
-    *out = ipc_conn_new(loop, take_fd(&owned), h, arg);
-    return 0;
-}

@@ -51,16 +51,6 @@ struct path path_config(void)
     return p;
 }
 
-struct path path_key(void)
-{
-    return rooted("/etc/understudy/key.pem");
-}
-
-struct path path_cert(void)
-{
-    return rooted("/etc/understudy/cert.pem");
-}
-
 struct path path_peers(void)
 {
     return rooted("/etc/understudy/peers");

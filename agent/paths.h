@@ -23,8 +23,6 @@ struct path path_run(void); /* /run/understudy, 0700: fault_setup() takes it */
 /* /etc/understudy */
 /* understudyd.conf, or what UNDERSTUDY_CONFIG says (`understudyd -c`) */
 struct path path_config(void);
-struct path path_key(void);     /* key.pem, 0600 */
-struct path path_cert(void);    /* cert.pem, 0600 */
 struct path path_peers(void);   /* peers: NAME ADDRESS[:PORT] PIN */
 struct path path_arbiter(void); /* arbiter: a line of heartbeat/arbiter.h */
 

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "net-buffer/netbuf.h"
 
 static const char *const phase_names[] = {
@@ -194,8 +195,7 @@ void primary_prepare(struct primary *p)
         primary_retry(p, 0.1);
         return;
     }
-    for (int i = 0; i < 16; i++)
-        snprintf(incarnation + 2 * i, 3, "%02x", a->rec.incarnation[i]);
+    hex_format(a->rec.incarnation, sizeof a->rec.incarnation, incarnation);
     primary_phase(p, PH_PREPARE);
     primary_retry(p, 30.);
     agent_ask(a,

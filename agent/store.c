@@ -14,6 +14,7 @@
 #include "agent/paths.h"
 #include "common/cleanup.h"
 #include "common/file.h"
+#include "common/text.h"
 
 #define RECORD_MAX (64u << 10)
 
@@ -56,33 +57,6 @@ static bool stage_parse(const char *name, enum vm_stage *stage)
         }
     }
     return false;
-}
-
-static void hex_format(const uint8_t *in, size_t n, char *out)
-{
-    for (size_t i = 0; i < n; i++)
-        snprintf(out + 2 * i, 3, "%02x", in[i]);
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Exactly 2 * n digits at the start of `in`. */
-static bool hex_parse(const char *in, uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        int high = hex_digit(in[2 * i]);
-        int low = high < 0 ? -1 : hex_digit(in[2 * i + 1]);
-        if (low < 0)
-            return false;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
 }
 
 /* Bytes in each group of a uuid's text. */

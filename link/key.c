@@ -5,6 +5,7 @@
 #include "link/key_priv.h"
 #include "common/cleanup.h"
 #include "common/file.h"
+#include "common/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,19 +38,7 @@ int ssl_err(struct err *e, const char *what)
 
 void pin_format(const uint8_t pin[PIN_BYTES], char out[PIN_TEXT])
 {
-    for (int i = 0; i < PIN_BYTES; i++)
-        snprintf(out + 2 * i, 3, "%02x", pin[i]);
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
+    hex_format(pin, PIN_BYTES, out);
 }
 
 int pin_parse(const char *text, uint8_t pin[PIN_BYTES], struct err *e)
@@ -59,12 +48,8 @@ int pin_parse(const char *text, uint8_t pin[PIN_BYTES], struct err *e)
     if (strnlen(text, PIN_TEXT) != PIN_TEXT - 1)
         return err_kind(e, ERR_USAGE, "a pin has %d hex digits, not %zu",
                         PIN_TEXT - 1, strlen(text));
-    for (int i = 0; i < PIN_BYTES; i++) {
-        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return err_kind(e, ERR_USAGE, "a pin has hex digits only");
-        out[i] = (uint8_t)(high << 4 | low);
-    }
+    if (!hex_parse(text, out, sizeof out))
+        return err_kind(e, ERR_USAGE, "a pin has hex digits only");
     memcpy(pin, out, sizeof out);
     return 0;
 }
