@@ -135,7 +135,7 @@ static int keys_check(const char *name, const char *text, struct err *e)
         if (n && !key_known(p, n)) {
             err_kind(e, ERR_USAGE, "%s:%d: unknown key %.*s", name, line,
                      (int)(n > 64 ? 64 : n), p);
-            return err_hint(e, "understudyd.conf(5) lists the keys");
+            return err_hint(e, "understudyd(8) lists the keys");
         }
         p = statement_skip(p + n, &line);
     }

@@ -134,7 +134,9 @@ const struct verb verb_protect = {
         "  --timeout TIME   silence after which the peer is taken for dead\n"
         "                   (1s)\n"
         "  --no-wait        return when the copy has begun\n\n"
-        "When it fails before the VM is Protected, nothing was changed.\n"
+        "When it fails before the VM is Protected, nothing was changed. "
+        "Interrupted\n(Ctrl-C), it only stops showing: the protection goes on, "
+        "`understudy unprotect`\nends it.\n"
         "After a takeover PEER is the host that the VM was taken over from.\n",
     .run = run,
 };

@@ -10,6 +10,13 @@ us alder wait web --state Unprotected || fail "wait for what is already so"
 (us alder wait web --state Protected && fail "waited for an unknown VM") 2>"$WORK/err"
 grep -q 'not protected' "$WORK/err" || fail "wait does not say why: $(cat "$WORK/err")"
 protect alder web birch
+for host in alder birch; do
+    await 5 state_is $host web Protected || fail "$host does not say Protected"
+    for key in $(us $host status web --json | jq -r '.[0] | keys[]'); do
+        grep -q "^=item .*\b$key\b" "$TOP/docs/understudy.pod" ||
+            fail "understudy(1) does not tell what $key is"
+    done
+done
 us alder wait web --state Protected --timeout 5 || fail "wait"
 (us alder wait web --state Degraded --timeout 1 2>"$WORK/err") &&
     fail "waited for Degraded and got it"
