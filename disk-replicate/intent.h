@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The write-intent bitmap of one disk: regions of 64 KiB of which the other
- * side may lack something. Durable before a region is written, cleared when the
- * other side has applied and synced. docs/disk.md says how it is used.
+ * side may lack something. Durable before a region is written, cleared when it
+ * is durable on both sides. docs/disk.md says how it is used.
  *
  * The file, little-endian: at 0 a header of 512 bytes, never written again; at
  * 4096 sectors of 512 bytes: 504 bytes of bits, region 0 in the lowest bit of
@@ -62,8 +62,10 @@ void intent_flush_end(struct intent *i, bool ok);
  * period after opening begins when all that was set has been put into the log
  * (epochlog.h), or was synced: nobody knows their labels. */
 void intent_period(struct intent *i, uint64_t open);
-/* The other side has applied and synced all up to `cut`: if that covers the
- * period's beginning, what was not written since is cleared. */
+/* The other side has applied and synced all up to `cut`, and this side's image
+ * was synced since the period began (else a power cut could take back here what
+ * is there): if `cut` covers the period's beginning, what was not written since
+ * is cleared. */
 void intent_clear(struct intent *i, uint64_t cut);
 
 /* Set regions. */
