@@ -386,7 +386,7 @@ static int backup_start(struct agent *a, struct err *e)
     ev_async_init(&b->acked, acked_cb);
     b->acked.data = b;
     ev_async_start(a->loop, &b->acked);
-    if (a->rec.state == VM_FENCED) {
+    if (a->rec.state == VM_FENCED || !strcmp(a->rec.lease, "lost")) {
         a->lease.state = LEASE_LOST;
         return 0;
     }

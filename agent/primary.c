@@ -172,7 +172,7 @@ void primary_ended(struct primary *p)
         break;
     case THEN_FENCED:
         agent_session_drop(a);
-        primary_phase(p, PH_FENCED);
+        primary_fenced(p);
         break;
     case THEN_GUEST_DOWN:
         agent_session_drop(a);
@@ -260,6 +260,9 @@ static void retry_cb(struct ev_loop *loop, ev_timer *w, int revents)
     case PH_WAIT:
     case PH_NO_GUEST:
         look_for_guest(p);
+        break;
+    case PH_FENCED:
+        primary_fenced(p);
         break;
     case PH_PREPARE:
         err_kind(&e, ERR_TIMEOUT, "%s did not answer within 30 s",
@@ -387,11 +390,11 @@ static bool resume_at_rest(struct primary *p, bool there)
 {
     struct agent *a = p->a;
 
-    if (a->rec.state == VM_FENCED) {
+    if (a->rec.state == VM_FENCED || !strcmp(a->rec.lease, "fenced")) {
         a->lease.state = LEASE_FENCED;
-        primary_phase(p, PH_FENCED);
-        if (a->arb && there)
-            primary_pause(p);
+        if (a->state.now != VM_FENCED)
+            agent_state(a, VM_FENCED, "%s runs the VM", a->rec.peer);
+        primary_fenced(p);
     } else if (!there) {
         a->rec.domid = -1;
         a->rec.paused = false;

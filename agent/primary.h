@@ -102,6 +102,9 @@ void primary_unpause(struct primary *p);
  * guest keeps still (PH_YIELDED) until it is known who runs the VM. */
 void primary_lease_begin(struct primary *p, bool there);
 bool primary_keeps_still(struct primary *p);
+/* The VM runs elsewhere: with an arbiter, see now and then that it does not run
+ * here, whoever starts it. */
+void primary_fenced(struct primary *p);
 /* From now on a replica may be made: path_here(). */
 void primary_here(struct primary *p);
 /* Has a guest of this record appeared on a host that had none? True: it is

@@ -15,6 +15,9 @@
 #include "common/log.h"
 #include "net-buffer/netbuf.h"
 
+/* Less than a guest needs to come as far as its network. */
+#define FENCED_LOOK_S 0.1
+
 /* --- The guest ----------------------------------------------------------- */
 
 void primary_pause(struct primary *p)
@@ -90,6 +93,7 @@ void primary_lease_begin(struct primary *p, bool there)
     struct agent *a = p->a;
     uint64_t claim = a->rec.claim;
     bool yielded = !strcmp(a->rec.lease, "yielded");
+    bool returning = !strcmp(a->rec.lease, "returning");
 
     if (!a->arb)
         return;
@@ -97,9 +101,12 @@ void primary_lease_begin(struct primary *p, bool there)
         there = false;
         hold_back(p);
     }
-    agent_lease_begin(a, !there    ? LEASE_EMPTY
+    agent_lease_begin(a, returning ? LEASE_RETURNING
+                         : !there  ? LEASE_EMPTY
                          : yielded ? LEASE_YIELDED
                                    : LEASE_FREE);
+    if (returning)
+        return;
     if (there && !strcmp(a->rec.lease, "guarded"))
         lease_event(&a->lease, LEASE_EV_COMMIT, clock_ns());
     if (claim && !(there && yielded))
@@ -117,9 +124,14 @@ bool primary_keeps_still(struct primary *p)
 
     if (!a->arb)
         return false;
-    if (a->lease.state == LEASE_YIELDED) {
+    bool asks =
+        a->lease.state == LEASE_GUARDED || a->lease.state == LEASE_ASKING;
+    if (a->lease.state == LEASE_YIELDED || (asks && a->rec.paused)) {
         a->rec.paused = true;
         primary_pause(p);
+        if (a->state.now == VM_UNPROTECTED)
+            agent_state(a, VM_SYNCING,
+                        "paused, the arbiter is asked whether it may run");
         primary_phase(p, PH_YIELDED);
         return true;
     }
@@ -165,6 +177,25 @@ static bool appeared(struct primary *p)
     return true;
 }
 
+void primary_fenced(struct primary *p)
+{
+    struct agent *a = p->a;
+    struct hv_domain d;
+
+    if (p->phase != PH_FENCED)
+        primary_phase(p, PH_FENCED);
+    if (!a->arb)
+        return;
+    primary_retry(p, FENCED_LOOK_S);
+    if (a->hv->ops->find_uuid(a->hv, a->uuid, false, &d, NULL) || d.paused ||
+        d.shutdown != HV_RUNNING)
+        return;
+    a->rec.domid = d.domid;
+    primary_pause(p);
+    agent_event(a, "paused", "%s was started here, and %s runs it: paused",
+                a->rec.name, a->rec.peer);
+}
+
 bool primary_returned(struct primary *p)
 {
     struct agent *a = p->a;
@@ -175,11 +206,13 @@ bool primary_returned(struct primary *p)
     case LEASE_EMPTY:
         if (!appeared(p))
             return false;
+        /* In one record with `paused`: a successor has to keep it so. */
+        agent_lease_begin(a, LEASE_FREE);
+        lease_event(&a->lease, LEASE_EV_COMMIT, clock_ns());
         hold_back(p);
         agent_state(a, VM_SYNCING,
                     "paused, the arbiter is asked whether it may run");
-        agent_lease_begin(a, LEASE_FREE);
-        agent_lease_event(a, LEASE_EV_COMMIT);
+        fault_point("primary.held_back");
         primary_phase(p, PH_YIELDED);
         return true;
     case LEASE_SETTLING:

@@ -13,7 +13,9 @@ static const struct {
     const char *name;
     unsigned next;
 } table[VM_STATES] = {
-    [VM_UNPROTECTED] = {"Unprotected", TO(VM_SYNCING) | TO(VM_FAILED)},
+    /* Fenced: started by hand, and it runs elsewhere since a takeover. */
+    [VM_UNPROTECTED] = {"Unprotected",
+                        TO(VM_SYNCING) | TO(VM_FENCED) | TO(VM_FAILED)},
     [VM_SYNCING] = {"Syncing", TO(VM_UNPROTECTED) | TO(VM_PROTECTED) |
                                    TO(VM_DEGRADED) | TO(VM_FENCED) |
                                    TO(VM_FAILED)},
