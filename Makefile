@@ -2,6 +2,7 @@
 # Understudy. `make help` says what there is; HACKING.md says how it is built.
 PREFIX  ?= /usr
 DESTDIR ?=
+XENSCRIPTS ?= /etc/xen/scripts
 BUILD   ?= build$(if $(SAN),-san)
 CC      ?= gcc
 
@@ -127,6 +128,10 @@ install: all
 	    $(DESTDIR)$(PREFIX)/libexec/understudy
 	install -m 755 $(addprefix $(BUILD)/,understudyd understudy-witness \
 	    understudy-disk) $(DESTDIR)$(PREFIX)/sbin/
+	install -d $(DESTDIR)$(XENSCRIPTS)
+	sed 's|@PREFIX@|$(PREFIX)|' disk-replicate/block-understudy \
+	    >$(DESTDIR)$(XENSCRIPTS)/block-understudy
+	chmod 755 $(DESTDIR)$(XENSCRIPTS)/block-understudy
 	install -m 755 $(BUILD)/understudy $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/understudy-xl \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy/
