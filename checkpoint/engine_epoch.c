@@ -55,11 +55,27 @@ static void record_account(struct engine *eng)
     eng->at.bytes += eng->record.len;
 }
 
+/* What was sent in an epoch can't be taken back, and the backup holds one
+ * epoch of about the guest's size. */
+static enum turn backup_has_room(struct engine *eng)
+{
+    uint64_t pages = eng->at.pages + eng->capture.staging.count;
+    struct err error = ERR_INIT;
+
+    if (pages <= eng->map.ram_pages + EPOCH_SLACK_PAGES)
+        return TURN_ON;
+    err_set(&error, "the guest writes memory faster than it can be sent");
+    err_hint(&error, "give it a faster link or a lower load");
+    return engine_over(eng, ENGINE_VOID, &error);
+}
+
 enum turn engine_send_pages(struct engine *eng, bool live)
 {
     const struct staging *s = &eng->capture.staging;
-    enum turn turn = TURN_ON;
+    enum turn turn = live ? TURN_ON : backup_has_room(eng);
 
+    if (turn != TURN_ON)
+        return turn;
     for (size_t i = 0; !live && i < s->count; i++)
         bitmap_set(eng->sent, s->gfns[i]);
     for (size_t i = 0, n; i < s->count && turn == TURN_ON; i += n) {
@@ -207,19 +223,6 @@ static enum turn guest_down(struct engine *eng)
     return turn;
 }
 
-/* What was sent in an epoch can't be taken back, and the backup holds one
- * epoch of about the guest's size. */
-static enum turn backup_has_room(struct engine *eng)
-{
-    struct err error = ERR_INIT;
-
-    if (eng->at.pages <= eng->map.ram_pages + EPOCH_SLACK_PAGES)
-        return TURN_ON;
-    err_set(&error, "the guest writes memory faster than it can be sent");
-    err_hint(&error, "give it a faster link or a lower load");
-    return engine_over(eng, ENGINE_VOID, &error);
-}
-
 /* More is dirty than staging holds: live rounds as a part of this epoch, and
  * again; whatever is sent now is overtaken by what the last capture sends. */
 static enum turn epoch_capture(struct engine *eng, bool *taken)
@@ -253,9 +256,7 @@ static enum turn epoch_capture(struct engine *eng, bool *taken)
         case CAPTURE_FULL:
             break;
         }
-        enum turn turn = backup_has_room(eng);
-        if (turn == TURN_ON)
-            turn = engine_rounds(eng, false);
+        enum turn turn = engine_rounds(eng, false);
         if (turn != TURN_ON)
             return turn;
     }

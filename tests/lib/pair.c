@@ -100,6 +100,19 @@ static bool chance_cut(struct pair *p)
     return true;
 }
 
+/* As docs/epoch-format.md has it: the first PAGES of an epoch are number 0,
+ * flag 1 is live. */
+static void pages_count(struct pair *p, const uint8_t *payload)
+{
+    if (payload[12] & 1)
+        return;
+    if (get_le32(payload + 8) == 0)
+        p->epoch_pages = 0;
+    p->epoch_pages += get_le32(payload + 16);
+    if (p->epoch_pages > p->most_pages)
+        p->most_pages = p->epoch_pages;
+}
+
 static int sink_send(void *arg, uint64_t session, enum epoch_record type,
                      const void *payload, size_t len, struct err *e)
 {
@@ -118,6 +131,8 @@ static int sink_send(void *arg, uint64_t session, enum epoch_record type,
     if (p->up && p->session == session) {
         item_add(p, ITEM_RECORD, 0, type, payload, len);
         p->records++;
+        if (type == EPOCH_PAGES)
+            pages_count(p, payload);
         chance_cut(p);
     } else {
         rc = err_set(e, "session %lu is over", session);

@@ -65,7 +65,8 @@ struct pair {
     uint64_t session;
     bool up, quit, replica_closed;
     uint64_t records, cuts, acked;
-    struct buf states[4]; /* that came, by epoch % 4 */
+    uint64_t epoch_pages, most_pages; /* of the epoch under way, of any */
+    struct buf states[4];             /* that came, by epoch % 4 */
     char complaint[1200];
     unsigned seen[ENGINE_STOPPED + 1];             /* events by type */
     struct engine_event event[ENGINE_STOPPED + 1]; /* the last of each */

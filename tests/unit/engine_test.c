@@ -128,6 +128,28 @@ static void dirty_sets_larger_than_staging_go_in_live_rounds(void **state)
     pair_free(p);
 }
 
+/* The guest is faster than any round: what the backup can hold is never
+ * exceeded, and the failure has its own name. */
+static void a_guest_that_outruns_the_rounds_is_told_of(void **state)
+{
+    struct pair *p = pair_new();
+
+    (void)state;
+    p->spec.ram_pages = 20000;
+    p->spec.writers = 4;
+    p->spec.step_us = 1000;
+    p->config.staging_pages = 64;
+    pair_start(p);
+    assert_true(pair_wait(p, ENGINE_EPOCH, 2));
+    deed(p, FAKE_STEP_US, 0);
+    assert_true(pair_wait(p, ENGINE_VOID, 1));
+    assert_non_null(
+        strstr(p->event[ENGINE_VOID].error.text, "faster than it can be sent"));
+    assert_true(peek(&p->most_pages) <= 20000 + 8192);
+    assert_true(pair_guest_runs(p, 20));
+    pair_free(p);
+}
+
 static void with_live_rounds_and_cuts_too(void **state)
 {
     struct pair *p = pair_new();
@@ -414,6 +436,7 @@ int main(void)
         cmocka_unit_test(sessions_cut_anywhere_lose_no_consistency),
         cmocka_unit_test(cuts_during_the_initial_copy_start_it_again),
         cmocka_unit_test(dirty_sets_larger_than_staging_go_in_live_rounds),
+        cmocka_unit_test(a_guest_that_outruns_the_rounds_is_told_of),
         cmocka_unit_test(with_live_rounds_and_cuts_too),
         cmocka_unit_test(a_silent_backup_holds_output_but_not_the_guest),
         cmocka_unit_test(output_held_for_a_first_epoch_that_failed_is_released),
