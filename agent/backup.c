@@ -527,7 +527,7 @@ static void backup_status(struct agent *a, json_t *out)
     }
     json_object_set_new(
         out, "epoch",
-        json_integer((json_int_t)(b->rep ? st.committed : b->ack_sent)));
+        json_integer((json_int_t)(b->rep ? st.committed : b->epoch)));
     if (b->running_ns)
         json_object_set_new(
             out, "takeover",

@@ -56,6 +56,7 @@ struct backup {
 
     /* Takeover. */
     uint64_t heard_ns, claimed_ns, running_ns;
+    uint64_t epoch; /* that runs here; not always the last acknowledged one */
     struct ipc_conn *taker;
     json_t *take_request;
     bool marked; /* until the record says that it runs here: mark.h */

@@ -135,11 +135,12 @@ static void unpause_done(void *arg, int rc, const struct err *e)
     }
     fault_point("takeover.unpaused");
     b->running_ns = clock_ns();
+    b->epoch = replica_committed(j->rep);
     agent_state(
         a, VM_TAKEN_OVER,
         "took over from %s at epoch %llu, generation %llu: silent "
         "for %llu ms, running %llu ms later",
-        a->rec.peer, (unsigned long long)b->ack_sent,
+        a->rec.peer, (unsigned long long)b->epoch,
         (unsigned long long)a->lease.generation,
         (unsigned long long)((b->claimed_ns - b->heard_ns) / NS_PER_MS),
         (unsigned long long)((b->running_ns - b->claimed_ns) / NS_PER_MS));

@@ -193,6 +193,16 @@ start_protected() {
     guest_make alder web
     protect alder web birch
 }
+# What is said of the epoch that was taken over is what the replica ran from; an
+# agent that died in the middle says nothing.
+takeover_epoch_is_right() { # HOST VM
+    local said ran
+    said=$(sed -n "s/.*dom=$2 state=TakenOver .* at epoch \([0-9]*\),.*/\1/p" "$WORK/$1.log")
+    ran=$(sed -n "s/.*dom=$2 epoch=\([0-9]*\) is what the replica runs from/\1/p" "$WORK/$1.log")
+    [ -z "$said" ] || [ "$said" = "$ran" ] || fail "says epoch $said, runs $ran"
+    [ -z "$said" ] || [ "$(status_of "$1" "$2" epoch)" = "$ran" ] ||
+        fail "status says epoch $(status_of "$1" "$2" epoch), it runs $ran"
+}
 # The VM runs on HOST, where it was taken over, and is one whole epoch that is
 # not older than STEPS; and it goes on.
 taken_over_well() { # HOST VM STEPS
@@ -205,6 +215,7 @@ taken_over_well() { # HOST VM STEPS
     guest "$1" check "$2" || fail "$2 is broken by going on"
     [ "$(state_count "$1" "$2" TakenOver)" = 1 ] ||
         fail "taken over $(state_count "$1" "$2" TakenOver) times"
+    takeover_epoch_is_right "$1" "$2"
 }
 domain_is_running() { # HOST NAME
     domains "$1" | grep -q "^$2 running"
