@@ -41,7 +41,7 @@ guest_stop alder web
 guest alder destroy web
 say "== the name is taken on alder =="
 guest alder create web 100 500 2 >/dev/null
-refused 'there is a domain web here' alder
+refused 'a domain web is there already' alder
 await 10 host_is_clean alder || fail "something is left on alder"
 guest alder destroy web
 say "== nothing in the way: an agent dies on birch on the way =="
