@@ -59,35 +59,6 @@ static bool stage_parse(const char *name, enum vm_stage *stage)
     return false;
 }
 
-/* Bytes in each group of a uuid's text. */
-static const uint8_t uuid_groups[] = {4, 2, 2, 2, 6};
-
-void uuid_format(const uint8_t uuid[16], char out[STORE_UUID_LEN + 1])
-{
-    for (size_t g = 0; g < sizeof uuid_groups; g++) {
-        if (g)
-            *out++ = '-';
-        hex_format(uuid, uuid_groups[g], out);
-        uuid += uuid_groups[g];
-        out += 2 * uuid_groups[g];
-    }
-}
-
-bool uuid_parse(const char *text, uint8_t uuid[16])
-{
-    if (!text || strlen(text) != STORE_UUID_LEN)
-        return false;
-    for (size_t g = 0; g < sizeof uuid_groups; g++) {
-        if (g && *text++ != '-')
-            return false;
-        if (!hex_parse(text, uuid, uuid_groups[g]))
-            return false;
-        uuid += uuid_groups[g];
-        text += 2 * uuid_groups[g];
-    }
-    return true;
-}
-
 /* --- A record as JSON --------------------------------------------------- */
 
 static json_t *record_to_json(const struct vm_record *r)

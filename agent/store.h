@@ -17,10 +17,11 @@
 
 #include "agent/state.h"
 #include "common/err.h"
+#include "common/text.h"
 
 #define STORE_VERSION  1
 #define STORE_MAX_VMS  1024
-#define STORE_UUID_LEN 36
+#define STORE_UUID_LEN (UUID_TEXT - 1)
 
 enum vm_role { ROLE_PRIMARY = 1, ROLE_BACKUP };
 
@@ -57,11 +58,6 @@ struct vm_record {
 
 const char *vm_role_name(enum vm_role role); /* "primary", "backup" */
 bool vm_role_parse(const char *name, enum vm_role *role);
-
-/* Text of a uuid and back; parse takes upper case too, and nothing else than
- * the dashed form. */
-void uuid_format(const uint8_t uuid[16], char out[STORE_UUID_LEN + 1]);
-bool uuid_parse(const char *text, uint8_t uuid[16]);
 
 /* ERR_GONE when there is no such record. */
 int store_load(const char *uuid, struct vm_record *r, struct err *e);

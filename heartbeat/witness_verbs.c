@@ -2,6 +2,7 @@
 /* What an operator may tell a witness, whether it serves or not: one table of
  * verbs; see witness_service.h. */
 #include "heartbeat/witness_service.h"
+#include "common/text.h"
 
 #include <ctype.h>
 #include <jansson.h>
@@ -82,15 +83,6 @@ static int verb_status(struct witness_service *s, int argc, char **argv,
     return 0;
 }
 
-static void uuid_text(const uint8_t u[16], char out[37])
-{
-    char *p = out;
-
-    for (int i = 0; i < 16; i++)
-        p += snprintf(p, 4, "%s%02x",
-                      i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", u[i]);
-}
-
 /* A host's name, or the beginning of its pin. */
 static void host_text(const struct witness_service *s,
                       const uint8_t pin[WITNESS_PIN], char out[64])
@@ -111,7 +103,7 @@ static void record_say(const struct witness_service *s,
     char vm[37], host[2][64];
     const char *holder = r->holder < 2 ? host[r->holder] : "nobody";
 
-    uuid_text(r->vm, vm);
+    uuid_format(r->vm, vm);
     host_text(s, r->member[0], host[0]);
     host_text(s, r->member[1], host[1]);
     if (list)

@@ -11,6 +11,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/text.h"
 
 #define GONE_NS (5 * NS_PER_SEC)
 #define QUICK_S 60
@@ -78,17 +79,6 @@ out:
 
 /* --- Backup -------------------------------------------------------------- */
 
-#define UUID_TEXT 37
-
-static void uuid_text(const uint8_t uuid[16], char out[UUID_TEXT])
-{
-    char *p = out;
-
-    for (int i = 0; i < 16; i++)
-        p += sprintf(p, "%s%02x", i >= 4 && i <= 10 && i % 2 == 0 ? "-" : "",
-                     uuid[i]);
-}
-
 static bool is_zero(const uint8_t *page)
 {
     const uint64_t *p = (const uint64_t *)(const void *)page;
@@ -136,7 +126,7 @@ int xen_shell_build_as(struct hv *hv, const struct hv_vm *vm,
     if (blueprint_parse(blueprint, len, &bp, e))
         return -1;
     snprintf(name, sizeof name, "%s%s", vm->name, HV_REPLICA_TAG);
-    uuid_text(vm->uuid, uuid);
+    uuid_format(vm->uuid, uuid);
     const char *argv[] = {"build", name, uuid, NULL};
     if (xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e))
         return err_add(e, "build %s", name);
