@@ -3,6 +3,7 @@
 #include "cli/format.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <string.h>
 #include <time.h>
 
@@ -90,6 +91,26 @@ bool format_agent_ill(const json_t *vm)
            cli_number(vm, "agent_deaths", 0) >= DEATHS_ILL;
 }
 
+/* A primary that lives would have gone on alone by then, and a backup given its
+ * copy up. */
+bool format_copy_old(const json_t *vm)
+{
+    return !strcmp(cli_text(vm, "state", ""), "Protected") &&
+           cli_number(vm, "lag_ms", -1) >
+               2 * cli_number(vm, "timeout_ms", INT32_MAX);
+}
+
+static void old_print(FILE *f, const char *label, const json_t *vm)
+{
+    char lag[24];
+
+    if (!format_copy_old(vm))
+        return;
+    cell(lag, vm, "lag_ms", format_ms);
+    fprintf(f, "%sno epoch came for %s: see how it is on %s\n", label, lag,
+            cli_text(vm, "peer", "the other host"));
+}
+
 static void deaths_print(FILE *f, const char *label, const json_t *vm)
 {
     long long deaths = cli_number(vm, "agent_deaths", 0);
@@ -123,6 +144,7 @@ void format_status_table(FILE *f, const json_t *list)
                 interval, pause, lag);
         if (json_is_false(json_object_get(o, "answers")))
             fprintf(f, "  %s\n", cli_text(o, "reason", "?"));
+        old_print(f, "  ", o);
         deaths_print(f, "  ", o);
     }
 }
@@ -276,6 +298,7 @@ static void identity(FILE *f, const json_t *vm)
         line(f, "Domain:", "%lld", cli_number(vm, "domid", -1));
     line(f, "State:", "%s%s%s", cli_text(vm, "state", "?"),
          reason[0] ? ": " : "", reason);
+    old_print(f, "Copy:           ", vm);
     deaths_print(f, "Agent:          ", vm);
     line(f, "Role:", "%s", cli_text(vm, "role", "?"));
     peer_line(f, vm);

@@ -17,6 +17,8 @@ void format_rate(char out[24], long long bits_per_s);
 /* The VM's agent does not answer, or ends again and again (three times, never
  * half a minute old): what is shown of the VM is old, or won't last. */
 bool format_agent_ill(const json_t *vm);
+/* It says Protected, but no epoch came for two timeouts. */
+bool format_copy_old(const json_t *vm);
 /* One line a VM, in the manner of `xl list`, with a head line. */
 void format_status_table(FILE *f, const json_t *list);
 /* Everything that is known of one VM; what is missing has no line. */

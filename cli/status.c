@@ -18,7 +18,8 @@ static int verdict(const json_t *list)
     {
         const char *state = cli_text(o, "state", "");
         if (!strcmp(state, "Degraded") || !strcmp(state, "Failed") ||
-            !strcmp(state, "Fenced") || format_agent_ill(o))
+            !strcmp(state, "Fenced") || format_agent_ill(o) ||
+            format_copy_old(o))
             return EXIT_WORSE;
     }
     return EXIT_FINE;
@@ -88,6 +89,7 @@ const struct verb verb_status = {
             "  --json   an array of objects, see understudy(1)\n"
             "  --watch  again every second\n\n"
             "Exit status 3: a VM that was shown is Degraded, Fenced or "
-            "Failed, or its agent\ndoes not answer or ends again and again.\n",
+            "Failed, its agent does\nnot answer or ends again and again, or no "
+            "epoch came for two timeouts.\n",
     .run = run,
 };

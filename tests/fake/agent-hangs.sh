@@ -18,6 +18,9 @@ kill -STOP "$agent"
 await 5 hung alder || fail "alder's status: $(cat "$WORK/table")"
 [ -d "/proc/$agent" ] || fail "killed at once"
 say "$(cat "$WORK/table")"
+birch_sees() { us birch status >"$WORK/table"; [ $? = 3 ] && grep -q 'no epoch came for' "$WORK/table"; }
+await 5 birch_sees || fail "birch's status: $(cat "$WORK/table")"
+say "$(cat "$WORK/table")"
 another() { [ "$(agent_pid "$1" web)" -gt 1 ] && [ "$(agent_pid "$1" web)" != "$agent" ]; }
 await 20 another alder || fail "it was not ended"
 took=$(($(now_ms) - since))

@@ -113,6 +113,21 @@ static void an_agent_that_is_ill_is_told(void **state)
         "       -        -        -        -\n");
 }
 
+static void a_copy_that_gets_old_is_told(void **state)
+{
+    json_t *vm = parse("{\"state\":\"Protected\",\"lag_ms\":2001,"
+                       "\"timeout_ms\":1000}");
+
+    (void)state;
+    assert_true(format_copy_old(vm));
+    json_object_set_new(vm, "lag_ms", json_integer(2000));
+    assert_false(format_copy_old(vm));
+    json_object_set_new(vm, "lag_ms", json_integer(5000));
+    json_object_set_new(vm, "state", json_string("Degraded"));
+    assert_false(format_copy_old(vm));
+    json_decref(vm);
+}
+
 static void an_empty_table_is_its_head(void **state)
 {
     (void)state;
@@ -331,6 +346,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table_has_a_line_for_each_vm),
         cmocka_unit_test(an_agent_that_is_ill_is_told),
+        cmocka_unit_test(a_copy_that_gets_old_is_told),
         cmocka_unit_test(an_empty_table_is_its_head),
         cmocka_unit_test(the_details_name_every_field),
         cmocka_unit_test(a_slow_suspend_says_what_it_costs),
