@@ -7,14 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/job.h"
-#include "agent/paths.h"
 #include "agent/turn.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/text.h"
-#include "net-buffer/netbuf.h"
 
 static const char *const phase_names[] = {
     [PH_RECOVER] = "recover", [PH_WAIT] = "wait",
@@ -93,7 +90,7 @@ void primary_failed(struct primary *p, const struct err *why)
     /* An agent there that was just leaving, or died: the next one answers. */
     bool again =
         p->phase == PH_CONNECT && why->kind == ERR_GONE && p->tries < 3;
-    if (!p->established && !p->leftovers && !again) {
+    if (!p->established && !p->left.there && !again) {
         protect_undo(p);
         return;
     }
@@ -111,6 +108,7 @@ void primary_end(struct primary *p, enum engine_stop_how how,
     p->then = then;
     primary_phase(p, PH_ENDING);
     link_pipe_detach(p->pipe);
+    leftovers_end(p, how == ENGINE_RELEASE);
     if (p->eng)
         engine_stop(p->eng, how);
     else
@@ -163,6 +161,8 @@ void primary_ended(struct primary *p)
     /* Whatever ended the engine: after `unprotect` nothing begins again. */
     if (!a->rec.wanted)
         p->then = THEN_DONE;
+    if (leftovers_wait(p, primary_ended))
+        return;
     switch (p->then) {
     case THEN_DONE:
         agent_state(a, VM_UNPROTECTED, "unprotect was asked for");
@@ -283,106 +283,46 @@ static void retry_cb(struct ev_loop *loop, ev_timer *w, int revents)
     }
 }
 
-struct recover_job {
-    struct primary *p;
-    uint32_t domid;
-    bool holding;
-    char flag[512];
-};
-
-/* A predecessor's plug that is closed stays closed until the lease says. */
-static int recover_run(void *arg, struct err *e)
+void primary_recovered(struct primary *p, const struct err *why)
 {
-    struct recover_job *j = arg;
-    char tags[16][NETBUF_TAG_MAX + 1], tag[NETBUF_TAG_MAX + 1];
-    struct hv *hv = NULL;
+    struct agent *a = p->a;
 
-    if (agent_hv_open(&hv, e))
-        return -1;
-    int rc = engine_recover(hv, j->domid, j->flag, e);
-    hv->ops->close(hv);
-    if (rc || getenv("UNDERSTUDY_HV"))
-        return rc;
-    snprintf(tag, sizeof tag, "u%u", j->domid % 1000000);
-    int n = netbuf_list(tags, 16, e);
-    for (int i = 0; i < n && i < 16; i++)
-        j->holding |= !strcmp(tags[i], tag);
-    return n < 0 ? -1 : 0;
-}
-
-static void recover_done(void *arg, int rc, const struct err *e)
-{
-    struct recover_job *j = arg;
-    struct primary *p = j->p;
-
-    if (rc) {
-        agent_give_up(p->a, e);
-    } else {
-        p->leftovers = j->holding;
-        if (p->a->state.now == VM_PROTECTED)
-            agent_state(p->a, VM_DEGRADED, "the agent was started again");
-        if (j->holding) {
-            agent_event(p->a, "recover",
-                        "a predecessor left output held: it stays held until "
-                        "%s gives its replica up or %u ms have passed",
-                        p->a->rec.peer, p->a->rec.timeout_ms);
-        }
-        /* A claim that is out goes on. */
-        if (j->holding && p->a->lease.state == LEASE_FREE)
-            agent_lease_event(p->a, LEASE_EV_COMMIT);
-        bool still = primary_keeps_still(p);
-        if (!still)
-            primary_phase(p, PH_WAIT);
-        if (p->a->rec.wanted && !still)
-            look_for_guest(p);
-        else if (p->a->rec.wanted)
-            log_debug("dom=%s waits for the arbiter", p->a->rec.name);
-        else
-            primary_leave(p);
+    if (why) {
+        agent_give_up(a, why);
+        return;
     }
-    free(j);
-}
-
-/* What a predecessor left at a domain that is gone holds output of nobody. */
-struct sweep_job {
-    struct agent *a;
-    char tag[NETBUF_TAG_MAX + 1];
-};
-
-static int sweep_run(void *arg, struct err *e)
-{
-    struct sweep_job *j = arg;
-
-    return netbuf_cleanup_leftovers(j->tag, false, e);
-}
-
-static void sweep_done(void *arg, int rc, const struct err *e)
-{
-    struct sweep_job *j = arg;
-
-    if (rc)
-        log_error("dom=%s leftovers of a former domain: %s", j->a->rec.name,
-                  e->text);
-    free(j);
+    if (a->state.now == VM_PROTECTED)
+        agent_state(a, VM_DEGRADED, "the agent was started again");
+    if (p->left.there)
+        agent_event(a, "recover",
+                    "a predecessor left output held: it stays held until "
+                    "%s gives its replica up or %u ms have passed",
+                    a->rec.peer, a->rec.timeout_ms);
+    /* A claim that is out goes on. */
+    if (p->left.there && a->lease.state == LEASE_FREE)
+        agent_lease_event(a, LEASE_EV_COMMIT);
+    bool still = primary_keeps_still(p);
+    if (!still)
+        primary_phase(p, PH_WAIT);
+    if (a->rec.wanted && !still)
+        look_for_guest(p);
+    else if (a->rec.wanted)
+        log_debug("dom=%s waits for the arbiter", a->rec.name);
+    else
+        primary_leave(p);
 }
 
 /* The domain of the record; its number may be another VM's by now. */
-static void sweep(struct agent *a)
+static void sweep(struct primary *p)
 {
-    struct sweep_job *j;
+    struct agent *a = p->a;
     struct hv_domain d;
     struct err e = ERR_INIT;
 
-    if (a->rec.domid <= 0 || getenv("UNDERSTUDY_HV") ||
-        !a->hv->ops->info(a->hv, (uint32_t)a->rec.domid, &d, &e) ||
-        e.kind != ERR_GONE)
-        return;
-    j = calloc(1, sizeof *j);
-    if (!j)
-        abort();
-    j->a = a;
-    snprintf(j->tag, sizeof j->tag, "u%u", (unsigned)a->rec.domid % 1000000);
-    job_start(a->loop, sweep_run, sweep_done, j);
+    if (a->rec.domid > 0 &&
+        a->hv->ops->info(a->hv, (uint32_t)a->rec.domid, &d, &e) &&
+        e.kind == ERR_GONE)
+        leftovers_sweep(p, (uint32_t)a->rec.domid);
 }
 
 /* Where a predecessor left it, when that is all there is to do. */
@@ -429,21 +369,14 @@ static int primary_start(struct agent *a, struct err *e)
     if (!there && e->kind != ERR_GONE)
         return -1;
     err_clear(e);
-    sweep(a);
+    sweep(p);
     if (there)
         a->rec.domid = d.domid;
     primary_lease_begin(p, there);
     if (resume_at_rest(p, there))
         return 0;
     p->guest.seen = true;
-    struct recover_job *j = calloc(1, sizeof *j);
-    if (!j)
-        abort();
-    j->p = p;
-    j->domid = d.domid;
-    snprintf(j->flag, sizeof j->flag, "%s", path_flag(a->rec.uuid).s);
-    primary_phase(p, PH_RECOVER);
-    job_start(a->loop, recover_run, recover_done, j);
+    leftovers_recover(p, d.domid);
     return 0;
 }
 
@@ -455,6 +388,7 @@ static void primary_tick(struct agent *a, uint64_t now)
     struct link_stats stats;
     struct err e = ERR_INIT;
 
+    leftovers_tick(a->priv, now);
     primary_keep_tick(a->priv);
     if (!a->session || !link_is_ready(a->session) ||
         a->lease.state != LEASE_FREE)

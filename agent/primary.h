@@ -8,6 +8,7 @@
 
 #include "agent/agent_core.h"
 #include "agent/guest_down.h"
+#include "agent/leftovers.h"
 #include "checkpoint/engine.h"
 
 /* Where we are with the peer. One cycle goes from RECOVER or WAIT down to RUN;
@@ -41,7 +42,6 @@ struct primary {
     enum phase phase;
     enum afterwards then;
     bool established;   /* as rec.stage: failures are retried */
-    bool leftovers;     /* a predecessor's plug is still closed */
     unsigned tries;     /* cycles since it was last Protected */
     unsigned asked;     /* number of the last question to our daemon */
     struct err skipped; /* why no epoch was taken of late; empty: it was */
@@ -60,6 +60,9 @@ struct primary {
     enum hv_shutdown down;
     struct guest_down guest;
     char devices[HV_DEVICES_MAX]; /* when the VM was described */
+    struct leftovers left;        /* at the VM's domain */
+    struct leftovers old;         /* at the one it was before */
+    void (*after_leftovers)(struct primary *p);
     bool voided; /* the engine takes no more epochs: its replica must go */
     bool outrun; /* the peer names a newer generation; told */
     struct wire_discard discard; /* the last one sent */
@@ -88,6 +91,8 @@ void primary_prepare(struct primary *p);
 void primary_end(struct primary *p, enum engine_stop_how how,
                  enum afterwards then);
 void primary_ended(struct primary *p);
+/* The job of PH_RECOVER is over; `why`: it failed. */
+void primary_recovered(struct primary *p, const struct err *why);
 /* unprotect was decided and there is nobody to tell. */
 void primary_leave(struct primary *p);
 

@@ -75,7 +75,7 @@ static int net_open(struct primary *p, struct err *e)
     struct follow_config c = {.domid = (uint32_t)a->rec.domid,
                               .devices = p->devices};
 
-    snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
+    leftovers_tag(tag, (uint32_t)a->rec.domid);
     if (!getenv("UNDERSTUDY_HV") && netbuf_open(tag, &limits, &c.net, e))
         return -1;
     p->net = vif_follow_new(&c);

@@ -13,7 +13,6 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "net-buffer/netbuf.h"
 
 /* Less than a guest needs to come as far as its network. */
 #define FENCED_LOOK_S 0.1
@@ -293,21 +292,6 @@ void primary_keep_tick(struct primary *p)
 }
 
 /* --- What the lease decided ---------------------------------------------- */
-
-static void leftovers_end(struct primary *p, bool release)
-{
-    struct agent *a = p->a;
-    char tag[NETBUF_TAG_MAX + 1];
-    struct err e = ERR_INIT;
-
-    if (!p->leftovers)
-        return;
-    snprintf(tag, sizeof tag, "u%u", (unsigned)a->rec.domid % 1000000);
-    if (netbuf_cleanup_leftovers(tag, release, &e))
-        agent_event(a, "error", "%s held output: %s",
-                    release ? "releasing" : "dropping", e.text);
-    p->leftovers = false;
-}
 
 static void fence(struct primary *p)
 {

@@ -114,18 +114,28 @@ static void describe_done(void *arg, int rc, const struct err *e)
     free(j);
 }
 
-void primary_describe(struct primary *p)
+static void describe(struct primary *p)
 {
-    struct describe_job *j = calloc(1, sizeof *j);
+    struct describe_job *j;
 
+    if (p->phase != PH_DESCRIBE || !p->a->session)
+        return;
+    j = calloc(1, sizeof *j);
     if (!j)
         abort();
     j->p = p;
     j->session = p->a->session;
     j->domid = (uint32_t)p->a->rec.domid;
+    job_start(p->a->loop, describe_run, describe_done, j);
+}
+
+/* A predecessor's plug would be in the way of ours. */
+void primary_describe(struct primary *p)
+{
     primary_phase(p, PH_DESCRIBE);
     agent_state(p->a, VM_SYNCING, "building the shell on %s", p->a->rec.peer);
-    job_start(p->a->loop, describe_run, describe_done, j);
+    if (!leftovers_wait(p, describe))
+        describe(p);
 }
 
 /* --- Receiving --- */
@@ -138,7 +148,7 @@ static bool peer_runs(struct primary *p, const struct wire_hello *h)
 
     if (!h->running)
         return false;
-    if (!p->established && !p->leftovers && !p->eng) {
+    if (!p->established && !p->left.there && !p->eng) {
         struct err e = ERR_INIT;
         err_kind(&e, ERR_REFUSED, "%s runs %s itself since a takeover",
                  a->rec.peer, a->rec.name);

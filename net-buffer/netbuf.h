@@ -68,7 +68,7 @@
  *
  * State that outlives us. The redirect carries a cookie (TCA_ACT_COOKIE, 16
  * bytes): who we are, whether output is being held, the last marked epoch,
- * written with the same message that switches banks. netbuf_adopt() reads it.
+ * written with the same message that switches banks. Who cleans up reads it.
  *
  * Kernel: ifb, sch_plug, sch_ingress, cls_matchall, act_mirred, act_gact. */
 #ifndef NET_BUFFER_NETBUF_H
@@ -121,30 +121,12 @@ int netbuf_open(const char *tag, const struct netbuf_limits *limits,
 int netbuf_set_vifs(struct checkpoint_device *d,
                     const char names[][NETBUF_NAME_MAX], int n, struct err *e);
 
-/* What netbuf_adopt() found. */
-struct netbuf_found {
-    int vifs;       /* interfaces whose output is redirected to us */
-    bool holding;   /* the predecessor had marked an epoch: output is held */
-    uint64_t epoch; /* the last one it marked; committed or not */
-};
-
-/* Take over what a predecessor with the same tag left when it died, in place
- * of the first setup: call after netbuf_open(). If it was holding, everything
- * that is still queued stays held, both banks are closed, and only commit of
- * found->epoch, abort or teardown lets it go; otherwise output goes on flowing.
- * Pieces without their counterpart (a vif that is gone, a start cut short) are
- * cleaned up. Afterwards the device is set up with what was found: follow with
- * netbuf_set_vifs(). Nothing found: 0, all zero, and the device is as new. */
-int netbuf_adopt(struct checkpoint_device *d, struct netbuf_found *found,
-                 struct err *e);
-
 /* Remove all that a dead agent with this tag left; what is held is let go if
  * `release` (the caller has the right to, I3), else dropped. */
 int netbuf_cleanup_leftovers(const char *tag, bool release, struct err *e);
 
-/* The tags of all leftovers on this host, living agents' included; returns
- * their number (cut at max) or -1. */
-int netbuf_list(char tags[][NETBUF_TAG_MAX + 1], int max, struct err *e);
+/* Whether something is there with this tag: 1 or 0, or -1. Any thread. */
+int netbuf_left(const char *tag, struct err *e);
 
 /* Whether this host can do it at all: builds and removes everything once on
  * interfaces of its own. The error names the kernel module that is missing. */

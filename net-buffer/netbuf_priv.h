@@ -36,6 +36,14 @@ int netbuf_check_steps(struct netbuf *b, struct err *e);
 
 /* Make the interfaces that we have those that are wanted. */
 int netbuf_take_wanted(struct netbuf *b, struct err *e);
+/* Take over what a predecessor with the same tag left when it died, before
+ * setup. If it was holding, everything that is still queued stays held, both
+ * banks are closed, and only commit of marked_epoch, abort or teardown lets it
+ * go; otherwise output goes on flowing. Pieces without their counterpart (a vif
+ * that is gone, a start cut short) are cleaned up. Afterwards `n`, `holding`
+ * and marked_epoch say what was found, and the device is set up with it;
+ * nothing found: the device is as new. */
+int netbuf_adopt(struct netbuf *b, struct err *e);
 /* Add the drops of a plug that is about to go to `dropped`. */
 void netbuf_note_drops(struct netbuf *b, struct nb_vif *v, int bank);
 

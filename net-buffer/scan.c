@@ -202,39 +202,3 @@ int rt_scan(struct nb_kernel *k, const char *tag, struct nb_vif *v,
     *c = s->cookie;
     return n;
 }
-
-struct tags {
-    char (*tag)[NETBUF_TAG_MAX + 1];
-    int n, max;
-};
-
-static void answer_tags(void *arg, int i, struct nlmsghdr *h)
-{
-    char tag[NETBUF_TAG_MAX + 1];
-    struct tags *t = arg;
-    struct link_info l;
-    int slot, bank;
-
-    (void)i;
-    if (!link_read(h, &l) || strcmp(l.kind, "ifb") ||
-        !netbuf_bank_parse(l.name, tag, &slot, &bank))
-        return;
-    for (int j = 0; j < t->n; j++)
-        if (!strcmp(t->tag[j], tag))
-            return;
-    if (t->n < t->max)
-        memcpy(t->tag[t->n++], tag, sizeof tag);
-}
-
-int netbuf_list(char tags[][NETBUF_TAG_MAX + 1], int max, struct err *e)
-{
-    struct nlbatch *x = nlbatch_open(e);
-    struct tags t = {.tag = tags, .max = max};
-    int rc;
-
-    if (!x)
-        return -1;
-    rc = dump(x, link_list, answer_tags, &t, "list the interfaces", e);
-    nlbatch_close(x);
-    return rc ? -1 : t.n;
-}

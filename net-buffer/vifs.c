@@ -138,14 +138,11 @@ static int settle(struct netbuf *b, const struct netbuf_cookie *c,
     return netbuf_run(b, e) || netbuf_check_steps(b, e) ? -1 : 0;
 }
 
-int netbuf_adopt(struct checkpoint_device *d, struct netbuf_found *found,
-                 struct err *e)
+int netbuf_adopt(struct netbuf *b, struct err *e)
 {
-    struct netbuf *b = (struct netbuf *)d;
     struct netbuf_cookie c;
     int n;
 
-    *found = (struct netbuf_found){0};
     if (b->up)
         return err_set(e, "the network buffer is set up already");
     n = b->k->ops->scan(b->k, b->tag, b->vif, &c, e);
@@ -165,7 +162,6 @@ int netbuf_adopt(struct checkpoint_device *d, struct netbuf_found *found,
     b->up = true;
     b->holding = b->marked = c.holding;
     b->marked_epoch = c.epoch;
-    *found = (struct netbuf_found){b->n, c.holding, c.epoch};
     log_info("tag=%s adopted=%d holding=%s epoch=%llu", b->tag, b->n,
              c.holding ? "yes" : "no", (unsigned long long)c.epoch);
     return 0;
@@ -174,16 +170,29 @@ int netbuf_adopt(struct checkpoint_device *d, struct netbuf_found *found,
 int netbuf_cleanup_leftovers(const char *tag, bool release, struct err *e)
 {
     struct checkpoint_device *d;
-    struct netbuf_found found;
     int rc;
 
     if (netbuf_open(tag, NULL, &d, e))
         return -1;
-    rc = netbuf_adopt(d, &found, e);
+    rc = netbuf_adopt((struct netbuf *)d, e);
     if (!rc)
         d->ops->teardown(d, release);
     d->ops->free(d);
     return rc;
+}
+
+int netbuf_left(const char *tag, struct err *e)
+{
+    struct nb_kernel *k = nb_kernel_open(e);
+    struct nb_vif v[NETBUF_VIFS_MAX];
+    struct netbuf_cookie c;
+    int n;
+
+    if (!k)
+        return -1;
+    n = k->ops->scan(k, tag, v, &c, e);
+    k->ops->free(k);
+    return n < 0 ? err_add(e, "look for a network buffer %s", tag) : n > 0;
 }
 
 /* An ifb can play the vif as well: redirects are made on anything. */

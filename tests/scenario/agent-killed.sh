@@ -4,7 +4,8 @@
 # does not take over, protection returns by itself, nothing is left behind.
 # `agent`, `daemon`, `both`: while epochs run. A capture's moment: there. A
 # primary's phase: the agent, and then its successor in that phase.
-# moments: agent daemon both capture.before capture.suspended capture.copied capture.marked capture.resumed primary.recover primary.prepare primary.connect primary.discard primary.describe primary.shell primary.sync
+# `leftovers.end`: the successor fails to take its plug away, and tries again.
+# moments: leftovers.end agent daemon both capture.before capture.suspended capture.copied capture.marked capture.resumed primary.recover primary.prepare primary.connect primary.discard primary.describe primary.shell primary.sync
 . "$(dirname "$0")/../lib/scenario.sh"
 start_from protected
 client_start "$WEB"
@@ -20,8 +21,9 @@ capture.*)
     fault_arm alder "$MOMENT" kill 5
     await 6 fault_was_hit alder || fail "$MOMENT was not reached"
     ;;
-primary.*)
-    fault_arm alder "$MOMENT" kill
+primary.* | leftovers.end)
+    [ "$MOMENT" = leftovers.end ] && action=fail
+    fault_arm alder "$MOMENT" "${action:-kill}"
     agent_kill
     await 30 fault_was_hit alder || fail "$MOMENT was not reached"
     ;;

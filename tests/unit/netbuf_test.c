@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "common/log.h"
-#include "net-buffer/kernel.h"
+#include "net-buffer/netbuf_priv.h"
 
 enum { VIFS = 3, BANKS = 64, QUEUE = 4096, BASE = 10 };
 
@@ -463,18 +463,20 @@ static int dice(struct life *l, int sides)
 
 static void crash(struct life *l)
 {
-    struct netbuf_found f;
+    struct netbuf *b;
 
     l->d->ops->free(l->d);
     l->d = device();
-    assert_int_equal(netbuf_adopt(l->d, &f, NULL), 0);
+    b = (struct netbuf *)l->d;
+    assert_int_equal(netbuf_adopt(b, NULL), 0);
+    int found = b->n;
     assert_int_equal(netbuf_set_vifs(l->d, names, 2, NULL), 0);
     assert_int_equal(l->d->ops->setup(l->d, NULL), 0);
-    if (!f.vifs)
+    if (!found)
         return;
-    assert_int_equal(f.holding, l->holding);
-    if (f.holding) {
-        assert_int_equal(f.epoch, l->n);
+    assert_int_equal(b->holding, l->holding);
+    if (b->holding) {
+        assert_int_equal(b->marked_epoch, l->n);
         l->waiting = true; /* whether it was committed is forgotten */
     }
 }
