@@ -43,6 +43,8 @@ struct agent_role {
     /* {"op":"stop"}, {"op":"takeover"}, {"op":"session"} with fd. */
     void (*request)(struct agent *a, struct ipc_conn *c, json_t *msg, int fd);
     void (*status)(struct agent *a, json_t *out);
+    /* Nothing is left to be put in order; NULL: never is. */
+    bool (*at_rest)(struct agent *a);
     /* `c` is about to be freed: a->daemon is still it, if it was. */
     void (*client_gone)(struct agent *a, struct ipc_conn *c);
 };

@@ -287,6 +287,12 @@ void primary_recovered(struct primary *p, const struct err *why)
 {
     struct agent *a = p->a;
 
+    if (a->state.now == VM_FENCED) {
+        if (why)
+            agent_event(a, "error", "%s", why->text);
+        primary_fence(p);
+        return;
+    }
     if (why) {
         agent_give_up(a, why);
         return;
@@ -325,7 +331,9 @@ static void sweep(struct primary *p)
         leftovers_sweep(p, (uint32_t)a->rec.domid);
 }
 
-/* Where a predecessor left it, when that is all there is to do. */
+/* Where a predecessor left it, when that is all there is to do. One that was
+ * fencing may have died anywhere in that: paused first, because what it left
+ * may be a suspend that is undone. */
 static bool resume_at_rest(struct primary *p, bool there)
 {
     struct agent *a = p->a;
@@ -334,6 +342,11 @@ static bool resume_at_rest(struct primary *p, bool there)
         a->lease.state = LEASE_FENCED;
         if (a->state.now != VM_FENCED)
             agent_state(a, VM_FENCED, "%s runs the VM", a->rec.peer);
+        if (there) {
+            primary_pause(p);
+            leftovers_recover(p, (uint32_t)a->rec.domid);
+            return true;
+        }
         primary_fenced(p);
     } else if (!there) {
         a->rec.domid = -1;
@@ -389,6 +402,7 @@ static void primary_tick(struct agent *a, uint64_t now)
     struct err e = ERR_INIT;
 
     leftovers_tick(a->priv, now);
+    primary_fence_tick(a->priv);
     primary_keep_tick(a->priv);
     if (!a->session || !link_is_ready(a->session) ||
         a->lease.state != LEASE_FREE)
@@ -464,12 +478,21 @@ static void primary_request(struct agent *a, struct ipc_conn *c, json_t *msg,
     }
 }
 
+static bool primary_at_rest(struct agent *a)
+{
+    struct primary *p = a->priv;
+
+    return p->phase != PH_RECOVER && p->phase != PH_ENDING && !p->left.there &&
+           !p->old.there;
+}
+
 const struct agent_role agent_primary_role = {
     .role = ROLE_PRIMARY,
     .start = primary_start,
     .tick = primary_tick,
     .decided = primary_decided,
     .generation = primary_generation,
+    .at_rest = primary_at_rest,
     .session_ready = primary_session_ready,
     .record = primary_record,
     .session_closed = primary_session_closed,

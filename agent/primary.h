@@ -68,6 +68,8 @@ struct primary {
     struct wire_discard discard; /* the last one sent */
     struct wire_stop stop;       /* likewise */
 
+    bool unpaused;            /* fenced, but it may be running */
+    uint64_t pause_ns;        /* when that was tried last */
     uint64_t asking_ns;       /* since when the lease asks; 0: it does not */
     struct ipc_conn *stopper; /* who typed unprotect */
     json_t *stop_request;
@@ -98,6 +100,10 @@ void primary_leave(struct primary *p);
 
 /* primary_keep.c */
 void primary_decided(struct agent *a, enum lease_action action);
+/* The other host runs the VM: pause the guest, then end. One that can't be
+ * paused keeps what holds its output, and is tried again from the tick. */
+void primary_fence(struct primary *p);
+void primary_fence_tick(struct primary *p);
 /* With an arbiter, whether the guest here may run: */
 /* Stop or let go the guest; idempotent, also over a death in between. The
  * record says beforehand that we mean to. */

@@ -19,17 +19,27 @@
 
 /* --- The guest ----------------------------------------------------------- */
 
-void primary_pause(struct primary *p)
+/* -1: it may be running. */
+static int guest_stop(struct primary *p, struct err *e)
 {
     struct agent *a = p->a;
     struct hv_domain d;
+
+    if (a->rec.domid < 0)
+        return 0;
+    if (fault_point("primary.pause"))
+        return err_set(e, "fault point primary.pause");
+    if (a->hv->ops->info(a->hv, (uint32_t)a->rec.domid, &d, e))
+        return e->kind == ERR_GONE ? 0 : -1;
+    return d.paused ? 0 : a->hv->ops->pause(a->hv, d.domid, e);
+}
+
+void primary_pause(struct primary *p)
+{
     struct err e = ERR_INIT;
 
-    if (a->rec.domid < 0 ||
-        a->hv->ops->info(a->hv, (uint32_t)a->rec.domid, &d, &e) || d.paused)
-        return;
-    if (a->hv->ops->pause(a->hv, d.domid, &e))
-        log_error("dom=%s pause: %s", a->rec.name, e.text);
+    if (guest_stop(p, &e))
+        log_error("dom=%s pause: %s", p->a->rec.name, e.text);
 }
 
 /* Only what we have paused. */
@@ -293,20 +303,56 @@ void primary_keep_tick(struct primary *p)
 
 /* --- What the lease decided ---------------------------------------------- */
 
-static void fence(struct primary *p)
+static void fence_end(struct primary *p)
+{
+    agent_state(p->a, VM_FENCED, "%s runs the VM now; the copy here is paused",
+                p->a->rec.peer);
+    primary_end(p, ENGINE_DROP, THEN_FENCED);
+}
+
+/* What holds its output stays as long as the guest may run. */
+static void fence_unpaused(struct primary *p, const struct err *why)
 {
     struct agent *a = p->a;
+
+    agent_event(a, "error",
+                "%s can't be paused here, though %s runs it: %s; its output "
+                "stays held, and it is tried again",
+                a->rec.name, a->rec.peer, why->text);
+    agent_state(a, VM_FENCED,
+                "%s runs the VM now; the copy here can't be paused, its output "
+                "is held: %s",
+                a->rec.peer, why->text);
+    agent_session_drop(a);
+    link_pipe_detach(p->pipe);
+    if (p->eng)
+        engine_session_lost(p->eng);
+    primary_phase(p, PH_ENDING);
+}
+
+void primary_fence(struct primary *p)
+{
     struct err e = ERR_INIT;
 
-    if (a->arb)
-        primary_pause(p);
-    else if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
-        log_error("dom=%s pause: %s", a->rec.name, e.text);
-    a->rec.running = false;
-    agent_state(a, VM_FENCED, "%s runs the VM now; the copy here is paused",
-                a->rec.peer);
-    leftovers_end(p, false);
-    primary_end(p, ENGINE_DROP, THEN_FENCED);
+    p->a->rec.running = false;
+    p->unpaused = guest_stop(p, &e);
+    p->pause_ns = clock_ns();
+    if (p->unpaused)
+        fence_unpaused(p, &e);
+    else
+        fence_end(p);
+}
+
+void primary_fence_tick(struct primary *p)
+{
+    struct err e = ERR_INIT;
+
+    if (!p->unpaused || clock_ns() - p->pause_ns < NS_PER_SEC)
+        return;
+    p->pause_ns = clock_ns();
+    p->unpaused = guest_stop(p, &e);
+    if (!p->unpaused)
+        fence_end(p);
 }
 
 /* Going on alone. */
@@ -331,7 +377,7 @@ void primary_decided(struct agent *a, enum lease_action action)
     struct primary *p = a->priv;
 
     if (action == LEASE_DO_FENCE)
-        fence(p);
+        primary_fence(p);
     else if (action == LEASE_DO_PAUSE)
         yield(p);
     else if (action == LEASE_DO_DISCARD)

@@ -86,6 +86,8 @@ static int give_way_check(struct agent *a, struct err *e)
         return -1;
     err_clear(e);
     bool at_rest = a->state.now == VM_UNPROTECTED || a->state.now == VM_FENCED;
+    if (a->role->at_rest)
+        at_rest = at_rest && a->role->at_rest(a);
     if (at_rest &&
         ops->watcher(a->hv, 0, path_watch(a->rec.uuid).s) != HV_WATCHER_ACTS)
         return 0;
