@@ -21,6 +21,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "net-buffer/netbuf.h"
 
 static const char usage[] =
     "usage: understudyd [-f] [-c FILE]\n"
@@ -89,6 +90,15 @@ static void daemon_end(struct daemon *d)
     events_free(&d->events);
 }
 
+/* Of checks, which agents do. The fake hypervisor's guests have no network. */
+static void sweep(void)
+{
+    struct err e = ERR_INIT;
+
+    if (!getenv("UNDERSTUDY_HV") && netbuf_check_sweep(&e))
+        log_warn("%s", e.text);
+}
+
 static int daemon_run(const char *config)
 {
     /* Not the default loop: that would reap children that are not libev's. */
@@ -106,6 +116,7 @@ static int daemon_run(const char *config)
         daemon_end(&d);
         return 1;
     }
+    sweep();
     ev_signal_init(&term, on_signal, SIGTERM);
     ev_signal_init(&interrupt, on_signal, SIGINT);
     ev_signal_start(d.loop, &term);

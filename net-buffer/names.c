@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Names of the banks and the redirect's cookie, see names.h. Called by the
- * device and by the netlink side on any thread; pure. */
+ * device and by the netlink side on any thread; pure, but for what they say of
+ * processes. */
 #include "net-buffer/names.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/bytes.h"
 
@@ -47,6 +52,22 @@ bool netbuf_bank_parse(const char *name, char tag[NETBUF_TAG_MAX + 1],
         return false;
     netbuf_bank_name(again, tag, *slot, *bank);
     return !strcmp(again, name);
+}
+
+void netbuf_check_tag(char tag[NETBUF_TAG_MAX + 1])
+{
+    snprintf(tag, NETBUF_TAG_MAX + 1, "c%x", (unsigned)getpid() & 0xffffff);
+}
+
+/* A VM's begins with another letter. */
+bool netbuf_check_is_dead(const char *tag)
+{
+    char *end;
+
+    if (tag[0] != 'c' || !tag[1])
+        return false;
+    long pid = strtol(tag + 1, &end, 16);
+    return !*end && pid > 0 && kill((pid_t)pid, 0) && errno == ESRCH;
 }
 
 void netbuf_cookie_write(uint8_t out[NETBUF_COOKIE_SIZE],

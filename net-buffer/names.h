@@ -21,6 +21,11 @@ void netbuf_bank_name(char out[NETBUF_NAME_MAX], const char *tag, int slot,
 bool netbuf_bank_parse(const char *name, char tag[NETBUF_TAG_MAX + 1],
                        int *slot, int *bank);
 
+/* The tag under which this process checks the host. */
+void netbuf_check_tag(char tag[NETBUF_TAG_MAX + 1]);
+/* Whether it is one of a process that is no more. */
+bool netbuf_check_is_dead(const char *tag);
+
 /* What the redirect remembers when we are gone. */
 struct netbuf_cookie {
     bool holding;

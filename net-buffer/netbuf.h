@@ -131,5 +131,9 @@ int netbuf_left(const char *tag, struct err *e);
 /* Whether this host can do it at all: builds and removes everything once on
  * interfaces of its own. The error names the kernel module that is missing. */
 int netbuf_check(struct err *e);
+/* Take away what checks left whose processes were killed. Their tags are made
+ * of the process's number; a number that is used again is left to another time.
+ */
+int netbuf_check_sweep(struct err *e);
 
 #endif

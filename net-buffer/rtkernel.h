@@ -25,6 +25,10 @@ int rt_must(struct nlbatch *x, nlbatch_answer *answer, void *arg,
 int rt_vet_ingress(struct nlbatch *x, const struct nb_vif *v, bool *there,
                    struct err *e);
 
+/* The tag of a check (see netbuf_check()) whose process is dead; "": none. */
+int rt_dead_check(struct nb_kernel *k, char tag[NETBUF_TAG_MAX + 1],
+                  struct err *e);
+
 int rt_scan(struct nb_kernel *k, const char *tag, struct nb_vif *v,
             struct netbuf_cookie *c, struct err *e);
 

@@ -202,3 +202,32 @@ int rt_scan(struct nb_kernel *k, const char *tag, struct nb_vif *v,
     *c = s->cookie;
     return n;
 }
+
+struct dead {
+    char tag[NETBUF_TAG_MAX + 1]; /* the first found; empty: none */
+};
+
+static void answer_dead(void *arg, int i, struct nlmsghdr *h)
+{
+    char tag[NETBUF_TAG_MAX + 1];
+    struct dead *d = arg;
+    struct link_info l;
+    int slot, bank;
+
+    (void)i;
+    if (!d->tag[0] && link_read(h, &l) && !strcmp(l.kind, "ifb") &&
+        netbuf_bank_parse(l.name, tag, &slot, &bank) &&
+        netbuf_check_is_dead(tag))
+        memcpy(d->tag, tag, sizeof d->tag);
+}
+
+int rt_dead_check(struct nb_kernel *k, char tag[NETBUF_TAG_MAX + 1],
+                  struct err *e)
+{
+    struct dead d = {""};
+    int rc =
+        dump(batch_of(k), link_list, answer_dead, &d, "list the interfaces", e);
+
+    memcpy(tag, d.tag, sizeof d.tag);
+    return rc;
+}

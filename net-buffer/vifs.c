@@ -6,10 +6,12 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/log.h"
 #include "net-buffer/netbuf_priv.h"
+#include "net-buffer/rtkernel.h"
+
+#define SWEEP_MAX 64
 
 void netbuf_note_drops(struct netbuf *b, struct nb_vif *v, int bank)
 {
@@ -203,7 +205,7 @@ static int try_all(struct nb_kernel *k, struct err *e)
     char tag[NETBUF_TAG_MAX + 1];
     int rc;
 
-    snprintf(tag, sizeof tag, "c%u", (unsigned)getpid() % 1000000u);
+    netbuf_check_tag(tag);
     host.slot = 1;
     host.lost = v.gone = true;
     rc = k->ops->mend(k, tag, &host, 1 << 20, e);
@@ -229,4 +231,22 @@ int netbuf_check(struct err *e)
     rc = try_all(k, e);
     k->ops->free(k);
     return rc ? err_add(e, "this host can't hold back network output") : 0;
+}
+
+int netbuf_check_sweep(struct err *e)
+{
+    struct nb_kernel *k = nb_kernel_open(e);
+    char tag[NETBUF_TAG_MAX + 1];
+    int rc = k ? 0 : -1;
+
+    for (int i = 0; i < SWEEP_MAX && !rc; i++) {
+        rc = rt_dead_check(k, tag, e);
+        if (!rc && !tag[0])
+            break;
+        if (!rc)
+            rc = netbuf_cleanup_leftovers(tag, false, e);
+    }
+    if (k)
+        k->ops->free(k);
+    return rc ? err_add(e, "what a dead check of the network left") : 0;
 }

@@ -426,10 +426,22 @@ static void a_removed_filter_is_noticed_and_mended(void)
     down(true);
 }
 
-static void check_says_yes(void)
+static void check_says_yes_and_cleans_up_after_the_dead(void)
 {
-    CHECK(!netbuf_check(&err));
-    CHECK(host_clean());
+    pid_t pid = fork();
+
+    if (!pid)
+        _exit(0);
+    waitpid(pid, NULL, 0);
+    for (int i = 0; i < 4; i++)
+        sh("ip link add c%x-%d%c type ifb; ip link add c%x-%d%c type ifb", pid,
+           i / 2, "ab"[i % 2], getpid(), i / 2, "ab"[i % 2]);
+    CHECK(!netbuf_check_sweep(&err));
+    CHECK(sh("! ip link show c%x-1a 2>/dev/null", pid) == 0);
+    CHECK(sh("ip link show c%x-1a", getpid()) == 0);
+    for (int i = 0; i < 4; i++)
+        sh("ip link del c%x-%d%c", getpid(), i / 2, "ab"[i % 2]);
+    CHECK(!netbuf_check(&err) && host_clean());
 }
 
 /* A guest that sends without end, also during the marks: nothing sent after a
@@ -505,22 +517,6 @@ static void a_flood_never_leaks(void)
     down(true);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
-static void show(const char *what, uint64_t *t, int n)
-{
-    qsort(t, (size_t)n, sizeof *t, by_value);
-    printf("# %s: median %llu us, p99 %llu us, max %llu us\n", what,
-           (unsigned long long)t[n / 2] / 1000,
-           (unsigned long long)t[n * 99 / 100] / 1000,
-           (unsigned long long)t[n - 1] / 1000);
-}
-
 static void latencies(void)
 {
     enum { N = 500 };
@@ -575,7 +571,7 @@ int main(int argc, char **argv)
     log_setup("netbuf-test", LOG_WARN);
     build_network();
     wait_for_bridge();
-    RUN(check_says_yes);
+    RUN(check_says_yes_and_cleans_up_after_the_dead);
     RUN(every_protocol_passes_before_the_first_mark);
     RUN(every_protocol_is_held_after_it);
     RUN(commit_releases_what_came_before_its_mark);

@@ -192,4 +192,20 @@ static void wait_for_bridge(void)
         ;
 }
 
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static void show(const char *what, uint64_t *t, int n)
+{
+    qsort(t, (size_t)n, sizeof *t, by_value);
+    printf("# %s: median %llu us, p99 %llu us, max %llu us\n", what,
+           (unsigned long long)t[n / 2] / 1000,
+           (unsigned long long)t[n * 99 / 100] / 1000,
+           (unsigned long long)t[n - 1] / 1000);
+}
+
 #endif

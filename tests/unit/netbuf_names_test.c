@@ -2,7 +2,10 @@
 /* net-buffer/names: what we write is read again, what others write is not. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "net-buffer/kernel.h"
@@ -55,6 +58,24 @@ static void cookies_are_read_as_they_are_written(void **state)
     assert_false(netbuf_cookie_read(b, sizeof b, &r));
 }
 
+static void a_check_of_a_dead_process_is_told(void **state)
+{
+    char tag[NETBUF_TAG_MAX + 1], dead[NETBUF_TAG_MAX + 1];
+    pid_t pid = fork();
+
+    (void)state;
+    netbuf_check_tag(tag);
+    if (!pid)
+        _exit(0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    snprintf(dead, sizeof dead, "c%x", (unsigned)pid & 0xffffff);
+    assert_true(netbuf_check_is_dead(dead));
+    assert_false(netbuf_check_is_dead(tag));
+    assert_false(netbuf_check_is_dead("u3"));
+    assert_false(netbuf_check_is_dead("c"));
+    assert_false(netbuf_check_is_dead("cx"));
+}
+
 static void no_free(struct nb_kernel *k)
 {
     (void)k;
@@ -78,6 +99,7 @@ int main(void)
         cmocka_unit_test(names_are_read_as_they_are_written),
         cmocka_unit_test(other_peoples_names_are_not_ours),
         cmocka_unit_test(cookies_are_read_as_they_are_written),
+        cmocka_unit_test(a_check_of_a_dead_process_is_told),
         cmocka_unit_test(a_bad_tag_is_refused),
     };
 
