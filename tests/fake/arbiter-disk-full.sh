@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC1091
+# A host's disk is full when its agent has to ask the witness: what can't be
+# written down is not sent, so nothing is won and nothing is taken over; it is
+# said, and done as soon as there is room. One whose disk fills up between the
+# claim and the takeover goes on, as without an arbiter.
+# moments: alder birch birch-later
+. "$(dirname "$0")/../lib/arbiter.sh"
+: "${MOMENT:=alder}"
+host=${MOMENT%-later}
+three_make
+disk=$WORK/$host/var/lib/understudy
+kill "$(daemon_pid "$host")"
+await 5 host_is_dead "$host" || fail "$host does not end"
+mount -t tmpfs -o size=64k understudy-test "$disk" || {
+    say "no tmpfs can be mounted"
+    trap - EXIT
+    arbiter_exit >/dev/null 2>&1
+    exit 77
+}
+ended() {
+    local rc=$?
+    umount -l "$disk"
+    (exit $rc)
+    arbiter_exit
+}
+trap ended EXIT
+daemon_start "$host"
+await 5 arbiter_is_up "$host" || fail "$host can't ask the witness"
+await 10 peer_is_up alder birch || fail "the hosts do not find each other"
+await 10 peer_is_up birch alder || fail "the hosts do not find each other"
+guest_make alder web
+protect_with_arbiter alder web birch
+watch_start
+steps=$(steps_committed alder web) || fail "no epochs"
+fill() { dd if=/dev/zero of="$disk/full" bs=4k >/dev/null 2>&1; }
+case $MOMENT in
+alder)
+    fill
+    host_die birch
+    await 5 lease_is alder web asking || fail "alder's lease is $(status_of alder web lease)"
+    await 5 event_count alder 'nothing is asked for before it is written' || fail "nothing was said"
+    holds 2 record_is 1 alder true || fail "it was asked: $(witness list)"
+    guest_goes_on alder web || fail "the guest does not go on"
+    rm "$disk/full"
+    await 5 record_is 2 alder true || fail "alder did not win: $(witness list)"
+    await 5 state_is alder web Degraded || fail "alder is $(us alder status web)"
+    await 5 runs_free alder || fail "alder does not run it"
+    ;;
+birch)
+    fill
+    host_die alder
+    await 5 event_count birch 'nothing is asked for before it is written' || fail "nothing was said"
+    holds 2 record_is 1 alder true || fail "it was asked: $(witness list)"
+    [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
+    rm "$disk/full"
+    taken_over_well birch web "$steps"
+    record_is 2 birch true || fail "the witness has $(witness list)"
+    ;;
+birch-later)
+    fault_arm birch lease.answered stop
+    host_die alder
+    await 10 test -e "$WORK/birch/run/understudy/faults.hit" || fail "birch does not ask"
+    fill
+    kill -CONT "$(grep -lzxF "UNDERSTUDY_ROOT=$WORK/birch" /proc/[0-9]*/environ 2>/dev/null |
+        cut -d/ -f3 | while read -r p; do grep -q '^State:.*stopped' "/proc/$p/status" && echo "$p"; done)"
+    taken_over_well birch web "$steps"
+    record_is 2 birch true || fail "the witness has $(witness list)"
+    say "== its agent dies before it could be written down =="
+    agent=$(agent_pid birch web)
+    kill -9 "$agent"
+    another_agent() { [ "$(agent_pid birch web)" -ne "$agent" ]; }
+    await 5 another_agent || fail "no new agent"
+    await 5 state_is birch web TakenOver || fail "the successor does not know"
+    guest_goes_on birch web || fail "the guest does not go on"
+    record_is 2 birch true || fail "the witness has $(witness list)"
+    ;;
+esac
+never_twice
