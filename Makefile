@@ -9,7 +9,7 @@ CC      ?= gcc
 VERSION := 0.1
 LIBS    := common link heartbeat hypervisor checkpoint net-buffer disk-replicate
 PKGS    := libnl-route-3.0 libnl-genl-3.0 libnl-3.0 libzstd openssl jansson \
-           libxxhash
+           libxxhash libcurl
 XENPKGS := xencontrol xenguest xencall xenforeignmemory xenevtchn \
            xendevicemodel xenstore
 pkg      = $(shell pkg-config $(1) $(2) 2>/dev/null)

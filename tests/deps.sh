@@ -8,7 +8,7 @@ set -eu
 packages='build-essential clang-format cppcheck universal-ctags shellcheck
 libxen-dev libev-dev libnl-3-dev libnl-route-3-dev libnl-genl-3-dev
 libzstd-dev libssl-dev libjansson-dev libcmocka-dev libxxhash-dev
-pkg-config perl spin git'
+libcurl4-openssl-dev pkg-config perl spin git'
 
 if ! command -v dpkg-query >/dev/null; then
     echo "deps: this is not a Debian system; the packages' names there are:" \
