@@ -124,7 +124,7 @@ int darbiter_choose(const struct daemon *d, const char *asked, char line[512],
         err_kind(e, ERR_USAGE,
                  "an arbiter has to be named: it decides which host runs the "
                  "VM when they lose sight of each other");
-        return err_hint(e, "`understudy arbiter set` names a witness; or "
+        return err_hint(e, "`understudy arbiter set` names one; or "
                            "--arbiter none, when you accept that a cut link "
                            "between the two hosts runs the VM twice");
     }

@@ -64,13 +64,16 @@ static int run(int argc, char **argv)
 
 const struct verb verb_arbiter = {
     .name = "arbiter",
-    .args = "set \"witness:HOST:PORT pin=PIN\" | none\n"
+    .args = "set \"witness:HOST:PORT pin=PIN\" | \"etcd:URL,URL,URL ...\" | "
+            "none\n"
             "       understudy arbiter show [--json]",
     .summary = "who decides which host runs a VM",
     .help =
-        "`set` names the witness that VMs which are protected from now on are\n"
+        "`set` names the arbiter that VMs which are protected from now on are\n"
         "registered with; both hosts have to name the same. PIN is what\n"
-        "`understudy-witness key` prints there. See understudy-witness(8).\n"
+        "`understudy-witness key` prints there, see understudy-witness(8). "
+        "For\n"
+        "an etcd see understudyd(8).\n"
         "`none` names none: `protect` then wants --arbiter none.\n\n"
         "Exit status 3 of `show`: the arbiter can't be asked now.\n",
     .run = run,

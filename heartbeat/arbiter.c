@@ -6,6 +6,7 @@
 
 static const struct arbiter_ops *const kinds[] = {
     &arbiter_witness,
+    &arbiter_etcd,
     NULL,
 };
 
@@ -28,8 +29,10 @@ int arbiter_find(const char *line, const struct arbiter_ops **ops,
         return 0;
     }
     err_kind(e, ERR_USAGE, "%.64s is no arbiter", line);
-    return err_hint(e, "\"witness:HOST:PORT pin=PIN\", or none: but then a cut "
-                       "link between the hosts can make both run the VM");
+    return err_hint(
+        e, "\"witness:HOST:PORT pin=PIN\" or \"etcd:URL,URL,URL ...\", "
+           "or none: but then a cut link between the hosts can "
+           "make both run the VM");
 }
 
 bool arbiter_same(const char *a, const char *b)

@@ -87,8 +87,8 @@ struct arbiter_ops {
      * sentence that shows the right form in its hint. */
     int (*check)(const char *line, struct err *e);
     /* Do two well-formed lines of this kind mean the same records? By what the
-     * arbiter is (the witness's pin; an etcd's endpoints and prefix), not by
-     * how a host reaches it. */
+     * arbiter is (the witness's pin; an etcd's prefix and cluster ID, or
+     * endpoints where that is not named), not by how a host reaches it. */
     bool (*same)(const char *a, const char *b);
     /* Start to be connected; an arbiter that can't be reached is no error.
      * ERR_USAGE as check(); ERR_FAILED when a local file is missing. */
@@ -116,7 +116,7 @@ struct arbiter {
     const struct arbiter_ops *ops;
 };
 
-extern const struct arbiter_ops arbiter_witness;
+extern const struct arbiter_ops arbiter_witness, arbiter_etcd;
 
 /* The kind of a line, which is checked: *ops is NULL for "none". ERR_USAGE. */
 int arbiter_find(const char *line, const struct arbiter_ops **ops,
