@@ -8,7 +8,7 @@ set -eu
 packages='build-essential clang-format cppcheck universal-ctags shellcheck
 libxen-dev libev-dev libnl-3-dev libnl-route-3-dev libnl-genl-3-dev
 libzstd-dev libssl-dev libjansson-dev libcmocka-dev libxxhash-dev
-libcurl4-openssl-dev pkg-config perl spin git'
+libcurl4-openssl-dev etcd-server curl openssl jq pkg-config perl spin git'
 
 if ! command -v dpkg-query >/dev/null; then
     echo "deps: this is not a Debian system; the packages' names there are:" \
@@ -38,6 +38,13 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get -q update
 # shellcheck disable=SC2086 # a list of words
 apt-get -q -y install --no-install-recommends $missing
+# Debian starts a server when it installs one; tests run their own.
+case $missing in
+*etcd-server*)
+    systemctl disable --now etcd >/dev/null 2>&1 ||
+        service etcd stop >/dev/null 2>&1 || true
+    ;;
+esac
 for package in $missing; do
     installed "$package" || {
         echo "deps: $package could not be installed" >&2
