@@ -346,7 +346,7 @@ static void backup_tick(struct agent *a, uint64_t now)
     bool replica = a->lease.state != LEASE_EMPTY;
 
     ask_for_primary(b, now);
-    backup_keep_tick(b);
+    backup_keep_tick(b, now);
     backup_shell_tick(b, now);
     if (b->marked && !a->unsaved) {
         mark_remove(a->rec.uuid);

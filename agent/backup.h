@@ -45,9 +45,10 @@ struct backup {
     uint64_t shell_ns; /* when to look at the shell again */
     bool was_protected;
     bool told_silent;
-    uint64_t idle_ns; /* since when nobody has been here */
-    uint64_t ask_ns;  /* when to ask next whether the primary still exists */
-    unsigned asked;   /* number of that question */
+    uint64_t waits_ns; /* since when the arbiter is asked, or has refused */
+    uint64_t idle_ns;  /* since when nobody has been here */
+    uint64_t ask_ns;   /* when to ask next whether the primary still exists */
+    unsigned asked;    /* number of that question */
 
     /* The guest that runs here since a takeover: guest_down.c. */
     bool handing;
@@ -78,8 +79,9 @@ void backup_generation(struct agent *a);
 bool backup_generation_fits(struct backup *b, const struct wire_hello *h);
 /* May epochs be taken, and acknowledged? */
 bool backup_follows(const struct backup *b);
-/* From the tick: the operator's takeover came to nothing. */
-void backup_keep_tick(struct backup *b);
+/* From the tick: say when nobody answers, or the operator's takeover came to
+ * nothing. */
+void backup_keep_tick(struct backup *b, uint64_t now);
 
 /* backup_shell.c */
 void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len);

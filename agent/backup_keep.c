@@ -89,13 +89,44 @@ bool backup_generation_fits(struct backup *b, const struct wire_hello *h)
     }
 }
 
-void backup_keep_tick(struct backup *b)
+/* A replica that is kept, and neither follows nor may run. */
+static void waits_say(struct backup *b, uint64_t now)
+{
+    struct agent *a = b->a;
+    bool waits = a->lease.state == LEASE_WAITING;
+    struct arbiter_health h;
+
+    if (!waits && a->lease.state != LEASE_CLAIMING) {
+        b->waits_ns = 0;
+        return;
+    }
+    if (!b->waits_ns)
+        b->waits_ns = now;
+    if (a->state.now != VM_PROTECTED ||
+        now - b->waits_ns < a->lease.timeout_ns / 2)
+        return;
+    a->arb->ops->health(a->arb, &h);
+    if (waits)
+        agent_state(a, VM_DEGRADED,
+                    "%s has won generation %llu, and has not said yet that it "
+                    "runs the VM: the replica is kept until it does",
+                    a->rec.peer, (unsigned long long)a->lease.generation + 1);
+    else
+        agent_state(a, VM_DEGRADED,
+                    "%s is silent, and the arbiter does not answer: nothing is "
+                    "taken over before it does; %s",
+                    a->rec.peer,
+                    h.why.kind ? h.why.text : "it has not decided");
+}
+
+void backup_keep_tick(struct backup *b, uint64_t now)
 {
     struct agent *a = b->a;
     struct err e = ERR_INIT;
 
     if (!a->arb)
         return;
+    waits_say(b, now);
     /* A claim that was taken back: what came meanwhile is acknowledged. */
     if (backup_follows(b) && b->rep &&
         __atomic_load_n(&b->ack_epoch, __ATOMIC_ACQUIRE) > b->ack_sent)

@@ -31,7 +31,9 @@ link-*)
 alder)
     host_die alder
     await 5 lease_is birch web claiming || fail "birch is $(status_of birch web lease)"
-    holds 2 state_is birch web Protected || fail "birch does not wait"
+    await 5 state_is birch web Degraded || fail "birch is $(us birch status web)"
+    us birch status web | grep -q 'the arbiter does not answer' || fail "it does not say why"
+    holds 2 lease_is birch web claiming || fail "birch does not wait"
     ;;
 birch)
     host_die birch
