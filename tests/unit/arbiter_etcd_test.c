@@ -255,7 +255,7 @@ static void nothing_strange_is_an_answer(void **state)
         if (q.record)
             fail_msg("mood %d is an answer", mood);
         assert_true(q.why.text[0]);
-        assert_true(clock_ns() - begin < 700 * NS_PER_MS);
+        assert_true(clock_ns() - begin < 1500 * NS_PER_MS);
         c.m[0].mood = c.m[1].mood = FAKE_GOOD;
         assert_true(run_until(up, c.a));
     }
@@ -282,7 +282,7 @@ static void health_is_looked_for(void **state)
     c.m[1].mood = FAKE_SILENT;
     uint64_t begin = clock_ns();
     assert_true(run_until(down, c.a));
-    assert_true(clock_ns() - begin < 3300 * NS_PER_MS);
+    assert_true(clock_ns() - begin < 4 * NS_PER_SEC);
     c.a->ops->health(c.a, &h);
     assert_true(h.heard_ns && h.why.text[0] && h.why.hint[0]);
     ask(c.a, &q, WITNESS_QUERY, 1, 0);
@@ -292,7 +292,7 @@ static void health_is_looked_for(void **state)
     fake_etcd_start(&c.m[0], &c.store);
     begin = clock_ns();
     assert_true(run_until(up, c.a));
-    assert_true(clock_ns() - begin < 2200 * NS_PER_MS);
+    assert_true(clock_ns() - begin < 3 * NS_PER_SEC);
     run_for(1.5);
     assert_true(c.changes >= before + 2);
     scene_free(&c);
