@@ -9,6 +9,7 @@ LAB=$TOP/lab/lab
 SCALE=$("$LAB" scale)
 WEB=10.0.5.11
 WORK=$(mktemp -d)
+export SCENARIO=$WORK # in the environment of all that we start
 CLIENT_PID=
 
 say() { printf '%s\n' "$*"; }
@@ -186,8 +187,16 @@ evidence() {
     [ -s "$WORK/client.err" ] && cat "$WORK/client.err"
     return 0
 }
+# Programs that we started and that run still, outside as well; the hosts stay.
+programs_end() {
+    local pid comm
+    for pid in $(grep -lszxF "SCENARIO=$WORK" /proc/[0-9]*/environ | cut -d/ -f3); do
+        read -r comm 2>/dev/null <"/proc/$pid/comm" || continue
+        [[ $comm == qemu-system* ]] || kill -KILL "$pid" 2>/dev/null
+    done
+}
 scenario_exit() {
-    [ -z "$CLIENT_PID" ] || kill "$CLIENT_PID" 2>/dev/null
+    programs_end
     rm -rf "$WORK"
 }
 trap scenario_exit EXIT
