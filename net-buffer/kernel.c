@@ -243,11 +243,11 @@ static int kernel_make(struct nb_kernel *k, const char *tag, struct nb_vif *v,
             goto fail;
     }
     if (make_redirect(x, v, there, c, e)) {
-        if (!there) {
-            nlbatch_begin(x);
+        nlbatch_begin(x);
+        if (!there)
             ingress_del(x, v->ifindex);
-            nlbatch_run(x, NULL, NULL, NULL);
-        }
+        redirect_del(x, v->ifindex); /* it is there without its filter */
+        nlbatch_run(x, NULL, NULL, NULL);
         goto fail;
     }
     return 0;

@@ -222,11 +222,12 @@ host_runs_web() { # HOST: runs it, unpaused
     on "$1" xl list web 2>/dev/null | awk 'NR == 2 { exit $5 !~ /^[rb-]+$/ }
         END { if (NR < 2) exit 1 }'
 }
-# Nothing of ours is on a host but the daemon: no interface, qdisc, socket,
-# record, agent or shell.
+# Nothing of ours is on a host but the daemon: no interface, qdisc, redirect,
+# socket, record, agent or shell.
 host_is_clean() { # HOST
     # shellcheck disable=SC2016 # for the host's shell
     on "$1" '! ip link | grep -q " [uc][0-9]*-" && ! tc qdisc | grep -q plug &&
+        ! tc actions ls action mirred 2>/dev/null | grep -q mirred &&
         [ -z "$(ls /run/understudy/vm)" ] &&
         [ -z "$(ls /var/lib/understudy/vms)" ] &&
         ! pgrep -f "[u]nderstudyd agent" && ! xl list | grep -q -- --replica'

@@ -5,7 +5,7 @@
 # it is agent-cpu.sh that tells, of protocol versions and of a host without Xen
 # tests/fake/refusals.sh, of what Xen starts no PVH guest with in this lab
 # tests/unit/xl_check_test.c.
-# moments: guest type devices peer unreachable backup memory
+# moments: guest type devices peer unreachable backup memory modules already
 . "$(dirname "$0")/../lib/scenario.sh"
 
 protect_refused() { # TEXT VM [PEER]
@@ -180,6 +180,38 @@ moment_memory() {
     free=$(birch xl info free_memory)
     birch_new large "memory = $((free - 100))"
     protect_refused 'the replica needs .* MiB, this host has .* MiB free' web
+}
+
+# A module is away while `refused` is tried, also for who loads it on demand.
+without_module() { # HOST MODULE TEXT
+    on "$1" "file=\$(modinfo -n $2) && modprobe -r $2 && mv \$file /tmp/$2" ||
+        fail "cannot take $2 away"
+    protect_refused "$3" web
+    on "$1" "mv /tmp/$2 \$(modinfo -n $2) && modprobe $2" ||
+        fail "cannot put $2 back"
+}
+moment_modules() {
+    local module
+    for module in ifb sch_plug sch_ingress cls_matchall act_mirred; do
+        without_module alder $module "modprobe.* $module"
+    done
+    without_module birch xen-netback 'serves no network interfaces of VMs'
+}
+
+# --- Protected already -----------------------------------------------------------
+
+moment_already() {
+    local command='understudy protect web birch --arbiter none'
+    alder "$command" >"$WORK/protect" 2>&1 &
+    await 6 state_is alder web Syncing || fail "protect does not begin"
+    says 1 'web is being protected already' "$command"
+    wait $! || fail "protect: $(cat "$WORK/protect")"
+    says 1 'web is protected already (Protected, backup is birch)' "$command"
+    says 1 'nothing to take over' understudy takeover web
+    state_is alder web Protected || fail "web is not Protected any more"
+    "$LAB" kill alder
+    await 20 state_is birch web TakenOver || fail "birch did not take over"
+    await 10 guest_serves "$WEB" || fail "web does not serve"
 }
 
 drivers=()
