@@ -78,7 +78,7 @@ $(BUILD)/unit/%: $(BUILD)/tests/unit/%_test.o $(TOPS) $(ARCHIVES)
 	@echo '  LD      $@'
 	@$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(TOPS) \
 	    $(ARCHIVES) -Wl,--end-group $(LDLIBS) $(UNITLIBS) -lcmocka
-$(BUILD)/unit/xl_check: $(BUILD)/hypervisor/xl/check.o
+$(BUILD)/unit/xl_check: $(addprefix $(BUILD)/hypervisor/xl/,check.o files.o)
 $(BUILD)/unit/xl_check: UNITLIBS := $(XLLIBS)
 unit: $(TESTS)
 # Programs that run in the lab's dom0, and beside daemons over the fake.

@@ -407,6 +407,7 @@ static int agent_setup(struct agent *a, const char *uuid, struct err *e)
         return -1;
     if (!uuid_parse(uuid, a->uuid))
         return err_set(e, "'%s' is not a uuid", uuid);
+    config_export(&a->cfg);
     fault_setup(path_run().s);
     /* Nothing of the VM is touched by two. */
     if (lock_take(path_agent(uuid).s, e) < 0)

@@ -41,8 +41,8 @@ static const struct number {
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
-static const char *const other_keys[] = {"port", "listen", "log", "arbiter",
-                                         "fence"};
+static const char *const other_keys[] = {"port",    "listen", "log",
+                                         "arbiter", "fence",  "kernel_dirs"};
 
 static const struct {
     const char *name;
@@ -202,6 +202,8 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
         xlcfg_string(cfg, "listen", "::", c->listen, sizeof c->listen, e) ||
         xlcfg_string(cfg, "arbiter", "", c->arbiter, sizeof c->arbiter, e) ||
         xlcfg_string(cfg, "fence", "", c->fence, sizeof c->fence, e) ||
+        xlcfg_string(cfg, "kernel_dirs", "", c->kernel_dirs,
+                     sizeof c->kernel_dirs, e) ||
         level_read(cfg, c, path, e))
         return -1;
     c->port = (uint16_t)port;
@@ -210,6 +212,9 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
     if (c->fence[0] && (c->fence[0] != '/' || access(c->fence, X_OK)))
         return err_kind(e, ERR_USAGE, "%s: fence=\"%s\" is no program", path,
                         c->fence);
+    if (c->kernel_dirs[0] && c->kernel_dirs[0] != '/')
+        return err_kind(e, ERR_USAGE, "%s: kernel_dirs=\"%s\" is no folder",
+                        path, c->kernel_dirs);
     derive(c);
     return c->arbiter[0] && arbiter_find(c->arbiter, &ops, e)
                ? err_add(e, "%s", path)
@@ -234,4 +239,12 @@ int config_load(struct config *c, const char *path, struct err *e)
     int rc = file_check(name, e) || all_read(cfg, c, name, e) ? -1 : 0;
     xlcfg_close(cfg);
     return rc;
+}
+
+void config_export(const struct config *c)
+{
+    if (c->kernel_dirs[0])
+        setenv("UNDERSTUDY_KERNEL_DIRS", c->kernel_dirs, 1);
+    else
+        unsetenv("UNDERSTUDY_KERNEL_DIRS");
 }

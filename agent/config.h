@@ -50,11 +50,16 @@ struct config {
      * long it may take */
     char fence[256];
     unsigned fence_ms;
+    /* kernel_dirs="": folders that VMs are started from, with colons between;
+     * "": hypervisor/xl/files.c has them */
+    char kernel_dirs[512];
     /* log="info": error, warn, info, debug */
     enum log_level log;
 };
 
 void config_defaults(struct config *c);
+/* What understudy-xl has to know, into the environment. */
+void config_export(const struct config *c);
 /* Read `path`, or path_config() when NULL. A missing path_config() is fine, a
  * missing `path` is not. */
 int config_load(struct config *c, const char *path, struct err *e);

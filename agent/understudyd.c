@@ -57,6 +57,7 @@ static int daemon_setup(struct daemon *d, const char *config, struct err *e)
     if (config_load(&d->cfg, config, e))
         return -1;
     log_setup("understudyd", d->cfg.log);
+    config_export(&d->cfg);
     if (name && name[0])
         snprintf(d->name, sizeof d->name, "%s", name);
     else if (gethostname(d->name, sizeof d->name - 1))

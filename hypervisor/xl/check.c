@@ -127,6 +127,21 @@ static bool is_set(libxl_defbool b)
     return !libxl_defbool_is_default(b) && libxl_defbool_val(b);
 }
 
+/* libxl looks for a bootloader's name in PATH, too. */
+static int programs_check(const libxl_domain_build_info *b, struct err *e)
+{
+    if (b->bootloader && strcmp(b->bootloader, "pygrub") != 0)
+        return refuse(e, "the VM has a bootloader that is not pygrub",
+                      "use bootloader=\"pygrub\" or a kernel");
+    if (b->bootloader_args && b->bootloader_args[0])
+        return refuse(e, "the VM's bootloader has arguments (bootloader_args=)",
+                      "take them out of the VM's configuration");
+    if (b->device_model || b->stubdomain_kernel || b->stubdomain_ramdisk)
+        return refuse(e, "the VM names a device model of its own",
+                      "take device_model_override= out of its configuration");
+    return 0;
+}
+
 int config_check(libxl_domain_config *c, struct err *e)
 {
     const libxl_domain_build_info *b = &c->b_info;
@@ -147,10 +162,8 @@ int config_check(libxl_domain_config *c, struct err *e)
     if (is_set(b->disable_migrate))
         return refuse(e, "the VM must not be migrated (nomigrate=)",
                       "take it out of the VM's configuration");
-    if (b->bootloader && !is_plain(b->bootloader))
-        return refuse(e, "the VM has a bootloader with a path",
-                      "use bootloader=\"pygrub\" or a kernel");
-    if (devices_check(c, e) || disks_check(c, e))
+    if (programs_check(b, e) || files_check(c, e) || devices_check(c, e) ||
+        disks_check(c, e))
         return -1;
     return nics_check(c, e);
 }

@@ -147,7 +147,14 @@ static bool rename_away(struct xl *x, uint32_t domid, libxl_domain_config *c)
 static uint32_t start_again(struct xl *x, libxl_domain_config *c)
 {
     uint32_t domid = 0;
+    struct err e = ERR_INIT;
 
+    /* After a takeover it is another host's word what it is started from. */
+    if (files_check(c, &e)) {
+        log_error("dom=%s was not started again: %s; %s", c->c_info.name,
+                  e.text, e.hint);
+        return 0;
+    }
     for (int tries = 0; tries < CREATE_TRIES; tries++) {
         said_clear(x);
         if (tries)

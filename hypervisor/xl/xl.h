@@ -42,6 +42,12 @@ int config_check(libxl_domain_config *config, struct err *e);
 /* Can this host hold it: name free, memory, bridges, scripts. */
 int config_fits(struct xl *x, libxl_domain_config *config, struct err *e);
 
+/* files.c ----------------------------------------------------------------- */
+/* The files that the VM is started from lie where they may: on every host that
+ * protects it, and again when it is started. UNDERSTUDY_KERNEL_DIRS names the
+ * folders, with colons between. */
+int files_check(const libxl_domain_config *config, struct err *e);
+
 /* stream.c ---------------------------------------------------------------- */
 /* Write a libxl save image of an empty VM with the blueprint's platform state
  * into fd (blocking), for libxl_domain_create_restore. Closes fd. Returns

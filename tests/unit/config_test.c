@@ -103,7 +103,8 @@ static void every_key_is_read(void **state)
              "timeout_ms = 2000 # twice\n"
              "interval_ms=50\nsuspend_ms=300\nsuspend_xenstore_ms=4000\n"
              "buffer_mb=8\nstaging_mb=128\n"
-             "max_vms=5\nmax_clients=7\nlog='debug'\n");
+             "max_vms=5\nmax_clients=7\nlog='debug'\n"
+             "kernel_dirs=\"/boot:/srv/kernels\"\n");
     if (config_load(&c, path, &e))
         fail_msg("%s", e.text);
     assert_int_equal(c.port, 7000);
@@ -118,6 +119,7 @@ static void every_key_is_read(void **state)
     assert_int_equal(c.max_vms, 5);
     assert_int_equal(c.max_clients, 7);
     assert_int_equal(c.log, LOG_DEBUG);
+    assert_string_equal(c.kernel_dirs, "/boot:/srv/kernels");
 }
 
 static void an_unknown_key_is_named_with_its_line(void **state)

@@ -6,8 +6,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
 #include "hypervisor/xl/xl.h"
@@ -32,6 +36,7 @@ static int begin(void **state)
     (void)state;
     libxl_domain_config_init(&config);
     config.c_info.type = LIBXL_DOMAIN_TYPE_PVH;
+    libxl_domain_build_info_init_type(&config.b_info, LIBXL_DOMAIN_TYPE_PVH);
     config.nics = calloc(HV_MAX_VIFS + 1, sizeof *config.nics);
     config.disks = calloc(1, sizeof *config.disks);
     if (!config.nics || !config.disks)
@@ -161,6 +166,97 @@ static void names_that_reach_elsewhere_are_refused(void **state)
     refused("impossible name");
 }
 
+static void allowed(char **file, const char *path)
+{
+    free(*file);
+    *file = strdup(path);
+    err_clear(&e);
+    if (config_check(&config, &e))
+        fail_msg("%s", e.text);
+}
+
+/* They become memory of the guest: the peer must not name the host's keys. */
+static void files_are_from_the_folders_for_kernels(void **state)
+{
+    char **files[] = {&config.b_info.kernel, &config.b_info.ramdisk,
+                      &config.b_info.device_tree,
+                      &config.b_info.u.pvh.pvshim_path};
+    static const char *const bad[] = {
+        "/etc/shadow",
+        "/boot/../etc/shadow",
+        "/usr/lib/xen/..",
+        "/usr/lib/xen-4.17",
+        "/usr/lib/ssl/private/key",
+        "boot/vmlinuz",
+        "/bootx/linux",
+        "/boot",
+        "/dev/mem",
+        "",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        for (size_t j = 0; j < sizeof bad / sizeof *bad; j++) {
+            free(*files[i]);
+            *files[i] = strdup(bad[j]);
+            refused("may not be read");
+        }
+        allowed(files[i], "/boot/vmlinuz-of-another-host");
+        allowed(files[i], "/usr/lib/grub-xen/grub-i386-xen_pvh.bin");
+        allowed(files[i], "/usr/lib/xen-4.17/boot/xen-shim");
+        allowed(files[i], "/srv/guest/vmlinux");
+    }
+    setenv("UNDERSTUDY_KERNEL_DIRS", "/one:/the/other", 1);
+    refused("may not be read");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        free(*files[i]);
+        *files[i] = NULL;
+    }
+    allowed(files[0], "/one/linux");
+    allowed(files[1], "/the/other/initrd");
+    unsetenv("UNDERSTUDY_KERNEL_DIRS");
+}
+
+static void what_is_there_is_a_plain_file(void **state)
+{
+    char dir[] = "/tmp/understudy-k.XXXXXX", path[64], link[64];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    setenv("UNDERSTUDY_KERNEL_DIRS", dir, 1);
+    snprintf(path, sizeof path, "%s/linux", dir);
+    snprintf(link, sizeof link, "%s/link", dir);
+    fclose(fopen(path, "we"));
+    allowed(&config.b_info.kernel, path);
+    assert_int_equal(symlink(path, link), 0);
+    allowed(&config.b_info.kernel, link);
+    unlink(link);
+    assert_int_equal(symlink("/dev/null", link), 0);
+    refused("may not be read");
+    unlink(link);
+    mkdir(link, 0700);
+    refused("may not be read");
+    snprintf(link, sizeof link, "rm -r %s", dir);
+    assert_int_equal(system(link), 0);
+    unsetenv("UNDERSTUDY_KERNEL_DIRS");
+}
+
+static void programs_of_the_peers_choice_are_refused(void **state)
+{
+    char arg[] = "--output-directory=/etc", *args[] = {arg, NULL};
+
+    (void)state;
+    config.b_info.bootloader = strdup("bash");
+    refused("bootloader");
+    free(config.b_info.bootloader);
+    config.b_info.bootloader = strdup("pygrub");
+    config.b_info.bootloader_args = args;
+    refused("bootloader_args");
+    config.b_info.bootloader_args = NULL;
+    config.b_info.device_model = strdup("/bin/sh");
+    refused("device model");
+}
+
 static void interfaces_of_others_are_refused(void **state)
 {
     (void)state;
@@ -181,6 +277,9 @@ int main(void)
         T(disks_are_refused_with_path_and_kind),
         T(layouts_and_roles_are_refused),
         T(names_that_reach_elsewhere_are_refused),
+        T(files_are_from_the_folders_for_kernels),
+        T(what_is_there_is_a_plain_file),
+        T(programs_of_the_peers_choice_are_refused),
         T(interfaces_of_others_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Which files of this host a VM may be started from: a kernel or a ramdisk
+ * becomes memory of the guest, and on the backup it is the peer who names them.
+ * Only what lies in a few folders; links in them are the administrator's. */
+#include "hypervisor/xl/xl.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/cleanup.h"
+
+#define FOLDERS "/boot:/usr/lib/xen*:/usr/lib/grub-xen*:/srv/guest"
+
+static const char *folders(void)
+{
+    const char *said = getenv("UNDERSTUDY_KERNEL_DIRS");
+
+    return said && *said ? said : FOLDERS;
+}
+
+/* Strictly below a folder of the list; `*` and the like mean what they do in a
+ * shell. */
+static bool in_folders(const char *path)
+{
+    for (const char *f = folders(); *f;) {
+        size_t n = strcspn(f, ":");
+        CLEANUP_FREE char *below = NULL;
+        if (asprintf(&below, "%.*s/?*", (int)n, f) < 0)
+            abort();
+        if (n && !fnmatch(below, path, FNM_PATHNAME | FNM_LEADING_DIR))
+            return true;
+        f += n + (f[n] == ':');
+    }
+    return false;
+}
+
+/* One that is not there (yet) is taken by its word: it is looked at again
+ * before the VM is started from it. */
+static bool file_ok(const char *path)
+{
+    size_t n = strlen(path);
+    bool climbs =
+        strstr(path, "/../") || (n > 2 && !strcmp(path + n - 3, "/.."));
+    struct stat st;
+
+    return path[0] == '/' && !climbs && in_folders(path) &&
+           (stat(path, &st) ? errno == ENOENT : S_ISREG(st.st_mode));
+}
+
+static int file_check(const char *what, const char *path, struct err *e)
+{
+    if (!path || file_ok(path))
+        return 0;
+    err_kind(e, ERR_REFUSED, "the VM's %s, %s, may not be read for a VM", what,
+             path);
+    return err_hint(e,
+                    "on both hosts, put it into one of %s, or name its folder "
+                    "in kernel_dirs= of understudyd.conf",
+                    folders());
+}
+
+int files_check(const libxl_domain_config *c, struct err *e)
+{
+    const libxl_domain_build_info *b = &c->b_info;
+    bool pvh = b->type == LIBXL_DOMAIN_TYPE_PVH;
+
+    return file_check("kernel", b->kernel, e) ||
+                   file_check("ramdisk", b->ramdisk, e) ||
+                   file_check("device tree", b->device_tree, e) ||
+                   file_check("shim", pvh ? b->u.pvh.pvshim_path : NULL, e)
+               ? -1
+               : 0;
+}
