@@ -10,11 +10,16 @@
 #include <linux/clocksource.h>
 #include <linux/cpumask.h>
 #include <linux/kprobes.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/sched/clock.h>
 #include <linux/smp.h>
 #include <linux/utsname.h>
 #include <linux/version.h>
 #include <generated/utsrelease.h>
+
+#include <xen/xenbus.h>
+#include <xen/interface/io/xs_wire.h>
 
 #include <asm/cpufeature.h>
 #include <asm/x86_init.h>
@@ -30,8 +35,9 @@
 #error "fast_suspend wants KPROBES, KALLSYMS_ALL, HIBERNATE_CALLBACKS, XEN_PVHVM"
 #endif
 
-/* Exported, but declared beside its source only (xenbus/xenbus.h). */
+/* Exported, but declared beside their sources only (xenbus/xenbus.h). */
 int xenbus_dev_resume(struct device *dev);
+int xenbus_dev_request_and_reply(struct xsd_sockmsg *msg, void *par);
 
 struct fs_kernel fs_kernel;
 
@@ -64,6 +70,7 @@ static const struct {
 	SYMBOL(curr_clocksource),
 	SYMBOL(timekeeping_suspend_time),
 	SYMBOL(xen_clock_value_saved),
+	SYMBOL(xenbus_task),
 };
 
 typedef unsigned long (*lookup_fn)(const char *name);
@@ -125,6 +132,83 @@ int fs_compat_open(void)
 	}
 	return 0;
 }
+
+/* --- The gate --- */
+
+static bool gate_closed;
+static atomic_t at_gate;
+static DECLARE_WAIT_QUEUE_HEAD(gate_wq);
+
+/* Stands in for the function while the gate is closed. */
+static int gate_wait(struct xsd_sockmsg *msg, void *par)
+{
+	int err;
+
+	wait_event(gate_wq, !READ_ONCE(gate_closed));
+	err = xenbus_dev_request_and_reply(msg, par);
+	atomic_dec(&at_gate);
+	return err;
+}
+
+static int gate_enter(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (!READ_ONCE(gate_closed))
+		return 0;
+	atomic_inc(&at_gate);
+	regs->ip = (unsigned long)gate_wait;
+	return 1;
+}
+
+/* Having one keeps the probe from being made a jump, which can't be led away. */
+static void gate_entered(struct kprobe *probe, struct pt_regs *regs,
+			 unsigned long flags)
+{
+}
+
+/* What user space asks comes through here, what the kernel asks does not. */
+static struct kprobe gate = {
+	.symbol_name = "xenbus_dev_request_and_reply",
+	.pre_handler = gate_enter,
+	.post_handler = gate_entered,
+};
+
+/*
+ * The thread that takes xenstore's answers is one among all tasks, and a suspend
+ * waits for it: while we are there it goes first, as ours does.
+ */
+int fs_gate_begin(void)
+{
+	int err = register_kprobe(&gate);
+
+	if (err)
+		pr_err("can't probe %s: %d\n", gate.symbol_name, err);
+	else
+		sched_set_fifo_low(*fs_kernel.xenbus_task);
+	return err;
+}
+
+void fs_gate_close(void)
+{
+	WRITE_ONCE(gate_closed, true);
+}
+
+void fs_gate_open(void)
+{
+	WRITE_ONCE(gate_closed, false);
+	wake_up_all(&gate_wq);
+}
+
+void fs_gate_end(void)
+{
+	fs_gate_open();
+	sched_set_normal(*fs_kernel.xenbus_task, 0);
+	unregister_kprobe(&gate);
+	while (atomic_read(&at_gate))
+		schedule_timeout_uninterruptible(1);
+	synchronize_rcu_tasks(); /* for its last instructions */
+}
+
+/* --- Clocks, interrupts, devices --- */
 
 void fs_clock_read(struct fs_clock *c)
 {

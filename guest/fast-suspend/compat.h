@@ -18,6 +18,7 @@ struct bus_type;
 struct device;
 struct raw_notifier_head;
 struct request_queue;
+struct task_struct;
 
 /*
  * Symbols that are not exported. Functions first, then data; compat.c has the
@@ -49,6 +50,7 @@ struct fs_kernel {
 	struct clocksource **curr_clocksource;
 	struct timespec64 *timekeeping_suspend_time;
 	u64 *xen_clock_value_saved;
+	struct task_struct **xenbus_task;
 };
 
 extern struct fs_kernel fs_kernel;
@@ -58,6 +60,19 @@ extern struct fs_kernel fs_kernel;
  * is not as it has to be.
  */
 int fs_compat_open(void);
+
+/*
+ * The gate of user space's requests to xenstore. The kernel lets requests in as
+ * long as others are under way, so a few busy processes would keep a suspend
+ * waiting for ever; with tasks frozen that can't happen. Closed, the gate keeps
+ * new ones back (they sleep, and hold nothing that a suspend needs); those that
+ * are under way are answered. fs_gate_end() lets all go on first; after it nobody
+ * is inside of us any more.
+ */
+int fs_gate_begin(void);
+void fs_gate_close(void);
+void fs_gate_open(void);
+void fs_gate_end(void);
 
 /* The clocks at the last moment before the hypercall. */
 struct fs_clock {

@@ -31,9 +31,12 @@ static bool hang;
 module_param(hang, bool, 0644);
 MODULE_PARM_DESC(hang, "take requests and don't suspend: for tests");
 
+/* Tools may ask anew after 5 s, and must not get an answer to each request. */
+#define PATIENCE_MAX_MS 4000U
 static unsigned int patience_ms = 3000;
 module_param(patience_ms, uint, 0644);
-MODULE_PARM_DESC(patience_ms, "how old a request may be that is still answered");
+MODULE_PARM_DESC(patience_ms,
+		 "how old a request may be that is still answered (max 4000)");
 
 static struct task_struct *thread;
 static DECLARE_WAIT_QUEUE_HEAD(thread_wq);
@@ -224,7 +227,9 @@ static void suspend_now(void)
 
 	the_suspend.request = &request;
 	the_suspend.step[FS_WAKE] = request.asked_at;
-	the_suspend.deadline = ktime_add_ms(request.asked_at, patience_ms);
+	the_suspend.deadline =
+		ktime_add_ms(request.asked_at,
+			     min(READ_ONCE(patience_ms), PATIENCE_MAX_MS));
 	/* From here on the interrupt may write it again. */
 	smp_store_release(&request.asked, false);
 	if (!READ_ONCE(hang))
@@ -369,9 +374,12 @@ static int __init fast_suspend_init(void)
 	err = sysfs_create_group(&THIS_MODULE->mkobj.kobj, &stat_group);
 	if (err)
 		goto out_driver;
-	err = channel_open();
+	err = fs_gate_begin();
 	if (err)
 		goto out_sysfs;
+	err = channel_open();
+	if (err)
+		goto out_gate;
 	err = thread_start();
 	if (err)
 		goto out_channel;
@@ -382,6 +390,8 @@ static int __init fast_suspend_init(void)
 	thread_end();
 out_channel:
 	channel_close();
+out_gate:
+	fs_gate_end();
 out_sysfs:
 	sysfs_remove_group(&THIS_MODULE->mkobj.kobj, &stat_group);
 out_driver:
@@ -394,6 +404,7 @@ static void __exit fast_suspend_exit(void)
 	withdraw();
 	thread_end();
 	channel_close();
+	fs_gate_end();
 	sysfs_remove_group(&THIS_MODULE->mkobj.kobj, &stat_group);
 	xenbus_unregister_driver(&fs_xenbus_driver);
 }

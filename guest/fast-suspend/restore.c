@@ -127,4 +127,5 @@ void fs_restore_devices(struct fs_suspend *s)
 	*fs_kernel.xenwatch_pid = xenwatch;
 	disks_unquiesce(s);
 	mutex_unlock(fs_kernel.xenwatch_mutex);
+	fs_gate_open();
 }

@@ -73,8 +73,9 @@ static bool requests_hold(ktime_t deadline)
  */
 static bool quiet(ktime_t deadline)
 {
+	fs_gate_close();
 	if (!fs_mutex_lock(fs_kernel.xenwatch_mutex, deadline))
-		return false;
+		goto out_gate;
 	if (!watches_lock(deadline))
 		goto out_xenwatch;
 	if (!requests_hold(deadline))
@@ -86,6 +87,8 @@ out_watches:
 	up_write(fs_kernel.xs_watch_rwsem);
 out_xenwatch:
 	mutex_unlock(fs_kernel.xenwatch_mutex);
+out_gate:
+	fs_gate_open();
 	return false;
 }
 
@@ -100,6 +103,7 @@ static void unquiet(void)
 	requests_allow();
 	up_write(fs_kernel.xs_watch_rwsem);
 	mutex_unlock(fs_kernel.xenwatch_mutex);
+	fs_gate_open();
 }
 
 /* All CPUs are stopped, this is CPU 0, and interrupts are off. */
