@@ -151,7 +151,7 @@ module_build() { # ROOT DIR
 }
 
 guest_build() { # DIR
-    local dir=$1 tree=$1/tree out=$1/out applet
+    local dir=$1 tree=$1/tree out=$1/out applet program
     mkdir -p "$tree" "$out"
     initrd_tree "$tree" || return
     modules_copy "$ROOT_IMAGE" "$tree" xen-netfront xen-blkfront ext4 || return
@@ -166,8 +166,10 @@ guest_build() { # DIR
     for applet in $(busybox --list | grep -vxE 'busybox|sh|init'); do
         ln -s ../bin/busybox "$tree/sbin/$applet"
     done
-    gcc -std=gnu11 -Wall -Wextra -O2 -static -o "$tree/bin/ledgerd" \
-        "$(dirname "$LAB_DIR")/tests/guest/ledgerd.c" || return
+    for program in ledgerd load; do
+        gcc -std=gnu11 -Wall -Wextra -O2 -static -o "$tree/bin/$program" \
+            "$(dirname "$LAB_DIR")/tests/guest/$program.c" || return
+    done
     module_build "$ROOT_IMAGE" "$tree" || return
     initrd_pack "$tree" "$out/initrd" || return
     cp "$ROOT_IMAGE/vmlinuz" "$out/vmlinuz" || return
@@ -194,7 +196,7 @@ keys_build() { # DIR
 # Programs that run in the outside client's place.
 tools_build() { # DIR
     local source
-    for source in "$(dirname "$LAB_DIR")/tests/lab/ledger-client.c" \
+    for source in "$(dirname "$LAB_DIR")/tests/lab/"*-client.c \
         "$LAB_DIR/tools/tick-listen.c"; do
         gcc -std=gnu11 -Wall -Wextra -O2 -static \
             -o "$1/$(basename "$source" .c)" "$source" || return
@@ -210,7 +212,7 @@ images_make() {
     DOM0_IMAGE=$(image dom0 "$LAB_DIR/dom0/"* "$ROOT_IMAGE/log" \
         "$KEYS_IMAGE/id.pub" "$LAB_DIR/lib/image.sh") || exit
     GUEST_IMAGE=$(image guest "$LAB_DIR/guest/"* "$ROOT_IMAGE/log" \
-        "$top/tests/guest/ledgerd.c" "$LAB_DIR/lib/image.sh" \
+        "$top/tests/guest/"*.c "$LAB_DIR/lib/image.sh" \
         "$top/guest/fast-suspend/"{Kbuild,Makefile,{main,suspend,restore,compat}.c,*.h}) ||
         exit
 }
