@@ -142,6 +142,8 @@ install: all
 	for p in understudyd understudy-witness understudy-disk; do \
 	    pod2man -s 8 -c Understudy -r $(VERSION) docs/$$p.pod \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/$$p.8 || exit 1; done
+	install -m 644 disk-replicate/completion \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/understudy-disk
 	install -m 644 cli/completion/understudy \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	for p in agent/systemd/understudyd heartbeat/systemd/understudy-witness; do \
