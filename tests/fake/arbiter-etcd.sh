@@ -89,7 +89,8 @@ two-alder)
     steps=$(steps_committed alder web) || fail "no epochs"
     host_die alder
     await 5 lease_is birch web claiming || fail "birch is $(status_of birch web lease)"
-    holds 2 state_is birch web Protected || fail "birch does not wait"
+    holds 2 lease_is birch web claiming || fail "birch does not wait: $(us birch status web)"
+    [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
     member_start "$SECOND"
     taken_over_well birch web "$steps"
     await 5 record_is 2 birch true || fail "the etcd has $(record_now)"
