@@ -10,7 +10,7 @@ client_start "$WEB"
 birch xl "$MOMENT" web--replica || fail "xl $MOMENT"
 void() { [ "$(event_count birch '"void"')" = 1 ]; }
 await 2 void || fail "birch does not see it"
-degraded() { event_count alder '"Degraded"' | grep -qx 1; }
+degraded() { [ "$(event_count alder '"state": *"Degraded"')" = 1 ]; }
 await 4 degraded || fail "alder does not say Degraded"
 [ "$MOMENT" = destroy ] || birch '[ -z "$(xl list web--replica 2>/dev/null | grep " r")" ]' ||
     fail "the shell runs"
