@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC2016 # text for others to expand
+#
+# For scenarios in which the guest has the module of guest/fast-suspend, and a
+# load on it. The guest is spoken to on its console, and heard in what
+# xenconsoled wrote down of that.
+
+# All that a VM's console said on a host, whatever the VM was called there.
+guest_log() { # HOST NAME
+    on "$1" "cat /var/log/xen/console/guest-$2*.log" | tr -d '\r'
+}
+guest_said() { # HOST NAME REGEX
+    guest_log "$1" "$2" | grep -qE -- "$3"
+}
+# What a command prints in the guest, without what the kernel prints meanwhile.
+guest_ask() { # HOST NAME COMMAND
+    local mark=$RANDOM$RANDOM
+    guest_type "$1" "$2" "echo begin-\"\"$mark; $3; echo end-\"\"$mark"
+    await 3 guest_said "$1" "$2" "^end-$mark" || fail "$2 does not answer on its console"
+    guest_log "$1" "$2" | sed "1,/^begin-$mark/d; /^end-$mark/,\$d; /^\[ *[0-9.]*\]/d"
+}
+
+# From now on the console tells of whatever the kernel complains.
+guest_listen() { # HOST NAME
+    guest_ask "$1" "$2" 'dmesg -n 8; echo 20 >/proc/sys/kernel/hung_task_timeout_secs'
+}
+fast_suspend_load() { # HOST NAME
+    [ "$(guest_ask "$1" "$2" 'insmod /fast_suspend.ko; echo $?')" = 0 ] ||
+        fail "the module does not load in $2"
+}
+suspends_by() { # HOST NAME WAY: so many epochs were taken as it says
+    [ "$(status_of "$1" "$2" suspend)" = "$3" ]
+}
+fast_suspend_is_used() { # HOST NAME
+    await 5 suspends_by "$1" "$2" 'event channel' ||
+        fail "$2 is not suspended by event channel"
+    on "$1" understudy status "$2" | grep 'Suspend: *fast (event channel)' ||
+        fail "status does not say so"
+}
+# A number that the module counts.
+fast_suspend_count() { # HOST NAME FILE
+    guest_ask "$1" "$2" "cat /sys/module/fast_suspend/stats/$3"
+}
+
+# All that the load has; with fewer kinds where that would only cost time.
+guest_load() { # HOST NAME [KIND...]
+    local host=$1 name=$2
+    shift 2
+    [ $# -gt 0 ] || set -- cpu fork tmpfs xenstore clock
+    guest_type "$host" "$name" "load $*"
+    await 5 guest_said "$host" "$name" '^guest: load' || fail "no load in $name"
+}
+# Neither the kernel nor the load has found anything wrong.
+guest_is_well() { # HOST NAME
+    local bad
+    bad=$(guest_log "$1" "$2" | grep -nE 'WARNING|BUG|Oops|[Pp]anic|Call Trace|blocked for more|stall|lockup|segfault|[Oo]ut of memory|fast_suspend: .*(not resumed|failed|no event)|^load: ')
+    [ -z "$bad" ] || fail "the console of $2 on $1 says: $bad"
+}
+
+epochs_are() { # HOST NAME AT-LEAST
+    local n
+    n=$(status_of "$1" "$2" epochs)
+    [ "${n:-0}" -ge "$3" ]
+}
+
+# --- The guest's clocks against ours -----------------------------------------------
+
+clocks_start() { # ADDRESS
+    "$LAB" run outside sh -c "echo \$\$ >$WORK/clocks.pid; \
+        exec $("$LAB" tools)/clock-client $1" >"$WORK/clocks" &
+    CLOCKS_PID=$!
+}
+clocks_end() {
+    kill -TERM "$(<"$WORK/clocks.pid")"
+    wait "$CLOCKS_PID"
+    [ -s "$WORK/clocks" ] || fail "the guest's clocks were not heard"
+}
+uptime_s() {
+    local t
+    read -r t _ </proc/uptime
+    echo "${t%.*}"
+}
+# The drift in ppm of the guest's CLOCK_MONOTONIC, CLOCK_REALTIME, and the one
+# standard error that the fit has: a line through the offset of each second.
+drift() { # FROM TO
+    awk -v from="$1" -v to="$2" '
+        $1 >= from && $1 <= to && $4 >= 5 {
+            n++; x = $1 - from; sx += x; sxx += x * x
+            for (c = 2; c <= 3; c++) {
+                if (n == 1) first[c] = $c
+                y = $c - first[c]; sy[c] += y; sxy[c] += x * y; syy[c] += y * y } }
+        END {
+            if (n < 5) exit 1
+            d = n * sxx - sx * sx
+            for (c = 2; c <= 3; c++) {
+                b[c] = (n * sxy[c] - sx * sy[c]) / d
+                a = (sy[c] - b[c] * sx) / n
+                ss = syy[c] - a * sy[c] - b[c] * sxy[c]
+                e[c] = sqrt((ss > 0 ? ss : 0) / (n - 2) * n / d) }
+            printf "%.1f %.1f %.1f\n", b[2], b[3], (e[2] > e[3] ? e[2] : e[3]) }' \
+        "$WORK/clocks"
+}
+
+# --- Starting points -----------------------------------------------------------------
+
+# As start_from, but web has two CPUs. Such a guest boots for long: made once, then
+# a snapshot like the others.
+start_from_two() { # running | protected
+    if "$LAB" status | grep -qw "$1-two"; then
+        "$LAB" load "$1-two" || fail "cannot load the snapshot $1-two"
+        await 2 guest_answers "$WEB" || fail "web does not answer after the load"
+        return
+    fi
+    start_from running
+    alder 'xl destroy web && sed "s/^vcpus.*/vcpus = 2/" /srv/guest/web.cfg >/tmp/two.cfg &&
+        xl create -q /tmp/two.cfg' || fail "no web with two CPUs"
+    await 20 guest_serves "$WEB" || fail "web does not answer"
+    [ "$1" = running ] || protect alder web birch
+    "$LAB" save "$1-two" || fail "no snapshot $1-two"
+}
