@@ -5,7 +5,7 @@
 # the resume. The guest goes on without a longer stop than the deadline, birch
 # never takes over, and where no epoch can be taken, events and the state say why.
 # test-all only
-# moments: hang agent-suspended
+# moments: unload hang agent-suspended
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
 start_from protected
