@@ -69,6 +69,14 @@ enum fs_outcome fs_suspend_once(struct fs_suspend *s);
  */
 bool fs_mutex_lock(struct mutex *lock, ktime_t deadline);
 
+/*
+ * Sleep between two tries of such a wait, for longer each time: our thread goes
+ * before all others, and a slow CPU that it keeps busy with trying has no time
+ * left for whoever is waited for. @us is FS_NAP_US before the first.
+ */
+#define FS_NAP_US 50U
+void fs_nap(unsigned int *us);
+
 /* Right after the hypercall, all CPUs stopped, interrupts off. */
 void fs_restore_stopped(struct fs_suspend *s);
 /* The rest, with CPUs and interrupts running; and lets go of xenstore. */

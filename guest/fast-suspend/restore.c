@@ -8,7 +8,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/blk-mq.h>
-#include <linux/delay.h>
 #include <linux/notifier.h>
 #include <linux/sched.h>
 
@@ -91,6 +90,7 @@ void fs_restore_stopped(struct fs_suspend *s)
 static int device_resume(struct device *dev, void *data)
 {
 	ktime_t deadline = ktime_add_ms(ktime_get(), DEVICE_MS);
+	unsigned int us = FS_NAP_US;
 	int err;
 
 	/*
@@ -102,7 +102,7 @@ static int device_resume(struct device *dev, void *data)
 			dev_warn(dev, "not resumed, it is in use: bind it again\n");
 			return 0;
 		}
-		usleep_range(100, 200);
+		fs_nap(&us);
 	}
 	err = fs_xenbus_resume(dev);
 	device_unlock(dev);

@@ -23,22 +23,32 @@ static bool expired(ktime_t deadline)
 	return ktime_after(ktime_get(), deadline);
 }
 
+void fs_nap(unsigned int *us)
+{
+	usleep_range(*us, 2 * *us);
+	*us = min(2 * *us, 4000U);
+}
+
 bool fs_mutex_lock(struct mutex *lock, ktime_t deadline)
 {
+	unsigned int us = FS_NAP_US;
+
 	while (!mutex_trylock(lock)) {
 		if (expired(deadline))
 			return false;
-		usleep_range(100, 200);
+		fs_nap(&us);
 	}
 	return true;
 }
 
 static bool watches_lock(ktime_t deadline)
 {
+	unsigned int us = FS_NAP_US;
+
 	while (!down_write_trylock(fs_kernel.xs_watch_rwsem)) {
 		if (expired(deadline))
 			return false;
-		usleep_range(100, 200);
+		fs_nap(&us);
 	}
 	return true;
 }
