@@ -8,7 +8,7 @@
 . "$(dirname "$0")/../lib/scenario.sh"
 
 web_anew() { # a configuration on standard input
-    alder xl destroy web || fail "xl destroy web"
+    alder xl destroy web </dev/null || fail "xl destroy web"
     alder 'cat /srv/guest/web.cfg - >/srv/web.cfg && xl create -q /srv/web.cfg' ||
         fail "xl create web"
     await 20 guest_serves "$WEB" || fail "web does not answer"
@@ -53,7 +53,10 @@ vcpu_works() { # HOST VCPU
 second='' shared=()
 start_from running
 case $MOMENT in
-vcpus) web_anew <<<'vcpus = 2' ;;
+vcpus)
+    web_anew <<<'vcpus = 2'
+    [ -n "$(vcpu_time alder 1)" ] || fail "web has no second vCPU"
+    ;;
 offline)
     web_anew <<<'vcpus = 3'
     await 6 typed 'echo 0 >/sys/devices/system/cpu/cpu2/online' \
