@@ -211,6 +211,8 @@ static const struct {
     {"takeover", control_takeover},
     {"peer-add", control_peer_add},
     {"peer-list", control_peer_list},
+    {"peer-path-add", control_peer_path_add},
+    {"peer-path-remove", control_peer_path_remove},
     {"peer-remove", control_peer_remove},
     {"arbiter-set", control_arbiter_set},
     {"arbiter-show", control_arbiter_show},

@@ -15,10 +15,11 @@
  *   unprotect vm
  *   takeover vm [force]
  *   peer-add name address pin        peer-remove name
+ *   peer-path-add name address       peer-path-remove name address
  *   arbiter-set arbiter              arbiter, others: VMs that have another
  *   arbiter-show                     arbiter, from, up, heard_ms, reason, hint
  *   peer-list                        peers [{name,address,port,pin,up,
- *                                    heard_ms,reason}]
+ *                                    heard_ms,reason,paths}]
  *
  * A client that goes away does not stop what it asked for. Loop thread. */
 #ifndef AGENT_CONTROL_H
@@ -63,6 +64,8 @@ void control_takeover(struct op *op);
 void control_wait(struct op *op);
 void control_peer_add(struct op *op);
 void control_peer_remove(struct op *op);
+void control_peer_path_add(struct op *op);
+void control_peer_path_remove(struct op *op);
 void control_peer_list(struct op *op);
 
 #endif

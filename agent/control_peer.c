@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The verbs of the control socket about peers. The file is written by a job;
  * what is in memory changes only when that is done. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +14,8 @@
 struct peer_op {
     struct op *op;
     struct link_peers peers; /* as they shall be */
-    char name[64];
-    bool added;
+    const char *event;
+    char text[64 + ADDRESS_TEXT];
 };
 
 /* A copy of the list for the job's thread. */
@@ -45,8 +46,7 @@ static void save_done(void *arg, int rc, const struct err *e)
         struct link_peers old = d->peers;
         d->peers = p->peers;
         p->peers = old;
-        daemon_event(d, p->added ? "peer-added" : "peer-removed", "", "%s",
-                     p->name);
+        daemon_event(d, p->event, "", "%s", p->text);
         hosts_update(d);
         op_reply(p->op, NULL);
     }
@@ -54,27 +54,32 @@ static void save_done(void *arg, int rc, const struct err *e)
     free(p);
 }
 
-static void peers_change(struct op *op, const struct link_peer *add,
-                         const char *remove)
+__attribute__((format(printf, 3, 4))) static struct peer_op *
+change_new(struct op *op, const char *event, const char *fmt, ...)
 {
     struct peer_op *p = calloc(1, sizeof *p);
-    struct err e = ERR_INIT;
-    int rc = 0;
+    va_list ap;
 
     if (!p)
         abort();
     p->op = op;
-    p->added = add;
-    snprintf(p->name, sizeof p->name, "%s", add ? add->name : remove);
+    p->event = event;
+    va_start(ap, fmt);
+    vsnprintf(p->text, sizeof p->text, fmt, ap);
+    va_end(ap);
     peers_copy(&p->peers, &op->d->peers);
-    if (op->d->peers_busy)
-        rc = err_kind(&e, ERR_REFUSED, "the list of peers is being changed");
-    else if (add)
-        rc = peers_add(&p->peers, add, &e);
-    else
-        rc = peers_remove(&p->peers, remove, &e);
+    return p;
+}
+
+/* `rc` and `e` tell how the change of the copy went. */
+static void change_save(struct peer_op *p, int rc, struct err *e)
+{
+    struct op *op = p->op;
+
+    if (!rc && op->d->peers_busy)
+        rc = err_kind(e, ERR_REFUSED, "the list of peers is being changed");
     if (rc) {
-        op_fail(op, &e);
+        op_fail(op, e);
         peers_free(&p->peers);
         free(p);
         return;
@@ -104,11 +109,11 @@ static int peer_check(const struct daemon *d, const struct link_peer *p,
                         "remove %s, then add it again",
                         p->name);
     }
-    *same = !strcmp(old->address, p->address) && old->port == p->port;
+    *same = address_equal(&old->at, &p->at);
     if (*same)
         return 0;
     err_kind(e, ERR_REFUSED, "%s is known at another address, %s", p->name,
-             old->address);
+             old->at.host);
     return err_hint(e, "understudy peer remove %s, then add it again", p->name);
 }
 
@@ -126,10 +131,12 @@ void control_peer_add(struct op *op)
         op_fail(op, &e);
         return;
     }
-    if (same)
+    if (same) {
         op_reply(op, json_pack("{sb}", "known", 1));
-    else
-        peers_change(op, &p, NULL);
+        return;
+    }
+    struct peer_op *c = change_new(op, "peer-added", "%s", p.name);
+    change_save(c, peers_add(&c->peers, &p, &e), &e);
 }
 
 void control_peer_remove(struct op *op)
@@ -146,7 +153,42 @@ void control_peer_remove(struct op *op)
         op_fail(op, &e);
         return;
     }
-    peers_change(op, NULL, name);
+    struct peer_op *c = change_new(op, "peer-removed", "%s", name);
+    change_save(c, peers_remove(&c->peers, name, &e), &e);
+}
+
+static void path_change(struct op *op, const char *event,
+                        int (*change)(struct link_peer *peer,
+                                      const struct link_address *a,
+                                      struct err *e))
+{
+    const char *name = json_text(op->request, "name", "");
+    struct link_address a;
+    char text[ADDRESS_TEXT];
+    struct err e = ERR_INIT;
+
+    if (address_parse(&a, json_text(op->request, "address", ""), &e)) {
+        op_fail(op, &e);
+        return;
+    }
+    address_format(&a, text);
+    struct peer_op *c = change_new(op, event, "%.63s %s", name, text);
+    struct link_peer *peer =
+        (struct link_peer *)(uintptr_t)peers_by_name(&c->peers, name);
+    int rc = peer
+                 ? change(peer, &a, &e)
+                 : err_kind(&e, ERR_GONE, "there is no peer named %.63s", name);
+    change_save(c, rc, &e);
+}
+
+void control_peer_path_add(struct op *op)
+{
+    path_change(op, "path-added", peer_path_add);
+}
+
+void control_peer_path_remove(struct op *op)
+{
+    path_change(op, "path-removed", peer_path_remove);
 }
 
 void control_peer_list(struct op *op)
@@ -162,11 +204,12 @@ void control_peer_list(struct op *op)
         if (h && !host_up(h))
             host_error(h, &e);
         json_array_append_new(
-            list, json_pack("{ss ss si ss sb sI so}", "name", p->name,
-                            "address", p->address, "port", p->port, "pin", pin,
-                            "up", h && host_up(h), "heard_ms",
+            list, json_pack("{ss ss si ss sb sI so so}", "name", p->name,
+                            "address", p->at.host, "port", p->at.port, "pin",
+                            pin, "up", h && host_up(h), "heard_ms",
                             (json_int_t)(h ? host_heard_ms(h) : -1), "reason",
-                            text_json(e.text)));
+                            text_json(e.text), "paths",
+                            h ? host_paths_json(h) : json_array()));
     }
     op_reply(op, json_pack("{so}", "peers", list));
 }

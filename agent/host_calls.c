@@ -311,8 +311,8 @@ static void on_asked(void *arg, json_t *reply, const struct err *why)
     ask_answer(ask, json_pack("{sb sb ss ss si ss}", "ok", 1, "known",
                               json_flag(reply, "known", true), "role",
                               backup ? "backup" : "primary", "address",
-                              h->peer.address, "port", (int)h->peer.port, "pin",
-                              pin));
+                              h->peer.at.host, "port", (int)h->peer.at.port,
+                              "pin", pin));
 }
 
 void hosts_agent_asks(struct vm *vm, struct ipc_conn *c, const json_t *msg)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Sessions to the daemons of other hosts: connecting, accepting, beats. What
- * is asked over them is host_calls.c's; see hosts.h. */
+/* Sessions to the daemons of other hosts: their life, accepting, beats. Where
+ * they go to is host_paths.c's, what is asked over them host_calls.c's; see
+ * hosts.h. */
 #include "agent/hosts.h"
 
 #include <stdio.h>
@@ -12,13 +13,9 @@
 #include "common/log.h"
 #include "link/wire.h"
 
-#define BACKOFF_MIN 0.2
-#define BACKOFF_MAX 5.
 /* A session without a byte for so long is given up; heartbeats of VMs judge
  * far earlier, this is only for half-open TCP. */
 #define SILENCE_NS (5 * NS_PER_SEC)
-
-static void host_connect(struct host *h);
 
 /* --- A host ------------------------------------------------------------- */
 
@@ -49,7 +46,7 @@ bool host_up(const struct host *h)
     return false;
 }
 
-static uint64_t session_heard(const struct host_session *x)
+uint64_t host_session_heard(const struct host_session *x)
 {
     struct link_stats stats;
 
@@ -62,7 +59,7 @@ long long host_heard_ms(const struct host *h)
     uint64_t heard = h->heard_ns, now = clock_ns();
 
     for (struct host_session *x = h->sessions; x; x = x->next) {
-        uint64_t t = session_heard(x);
+        uint64_t t = host_session_heard(x);
         if (x->hello && t > heard)
             heard = t;
     }
@@ -73,9 +70,9 @@ long long host_heard_ms(const struct host *h)
 
 int host_hint(const struct host *h, struct err *e)
 {
-    char address[300];
+    char address[ADDRESS_TEXT];
 
-    peer_address_format(&h->peer, address, sizeof address);
+    address_format(&h->peer.at, address);
     return err_hint(e,
                     "check that understudyd runs on %s and that %s can be "
                     "reached from here",
@@ -84,16 +81,17 @@ int host_hint(const struct host *h, struct err *e)
 
 int host_error(const struct host *h, struct err *e)
 {
-    char address[300];
+    const struct err *why = &h->paths->why;
+    char address[ADDRESS_TEXT];
 
-    peer_address_format(&h->peer, address, sizeof address);
-    if (!h->why.text[0]) {
+    address_format(&h->peer.at, address);
+    if (!why->text[0]) {
         err_kind(e, ERR_TIMEOUT, "no session to %s (%s) yet", h->peer.name,
                  address);
         return err_hint(e, "try again in a moment");
     }
     if (e)
-        *e = h->why;
+        *e = *why;
     err_add(e, "no session to %s (%s)", h->peer.name, address);
     return host_hint(h, e);
 }
@@ -110,8 +108,6 @@ static void session_unlink(struct host_session *x)
             break;
         }
     }
-    if (x->h && x->h->outgoing == x)
-        x->h->outgoing = NULL;
 }
 
 static void session_forget(struct host_session *x, const struct err *why)
@@ -124,13 +120,15 @@ static void session_forget(struct host_session *x, const struct err *why)
 /* Before the session goes: it is no longer ready, but was. */
 static void heard_keep(const struct host_session *x)
 {
-    uint64_t heard = session_heard(x);
+    uint64_t heard = host_session_heard(x);
 
     if (x->h && x->hello && heard > x->h->heard_ns)
         x->h->heard_ns = heard;
+    if (x->path && x->hello && heard > x->path->heard_ns)
+        x->path->heard_ns = heard;
 }
 
-static void session_drop(struct host_session *x)
+void host_session_drop(struct host_session *x)
 {
     heard_keep(x);
     link_drop(x->s);
@@ -152,15 +150,16 @@ static void session_hello_send(struct host_session *x)
     buf_free(&b);
 }
 
-/* A second incoming session means that the peer lost the first one. */
-static void older_drop(struct host *h, struct host_session *newer)
+/* More incoming sessions than a peer has paths: it lost the oldest. */
+static void older_drop(struct host *h)
 {
     struct host_session *next;
+    unsigned incoming = 0;
 
     for (struct host_session *x = h->sessions; x; x = next) {
         next = x->next;
-        if (x != newer && x != h->outgoing)
-            session_drop(x);
+        if (!x->path && ++incoming > 1 + PEER_MORE_MAX)
+            host_session_drop(x);
     }
 }
 
@@ -171,14 +170,14 @@ static void on_ready(struct link_session *s, void *arg)
     if (!x->h) {
         struct host *h = host_by_pin(x->d, link_peer_pin(s));
         if (!h) {
-            session_drop(x); /* removed while it shook hands */
+            host_session_drop(x); /* removed while it shook hands */
             return;
         }
         session_unlink(x);
         x->h = h;
         x->next = h->sessions;
         h->sessions = x;
-        older_drop(h, x);
+        older_drop(h);
     }
     session_hello_send(x);
 }
@@ -206,15 +205,12 @@ static void on_hello(struct host_session *x, const uint8_t *payload, size_t len)
     }
     bool was = host_up(x->h);
     x->hello = true;
-    if (x->h->outgoing == x)
-        x->h->backoff = BACKOFF_MIN;
-    err_clear(&x->h->why);
+    if (x->path)
+        host_path_ready(x->path);
     /* Newest first: calls take the first one that is up. */
     session_unlink(x);
     x->next = x->h->sessions;
     x->h->sessions = x;
-    if (x->outgoing)
-        x->h->outgoing = x;
     if (!was)
         daemon_event(x->d, "host-up", "", "session to %s is up",
                      x->h->peer.name);
@@ -254,14 +250,6 @@ static void on_record(struct link_session *s, uint32_t type,
     }
 }
 
-static void connect_later(struct host *h)
-{
-    ev_timer_stop(h->d->loop, &h->retry);
-    ev_timer_set(&h->retry, h->backoff, 0.);
-    ev_timer_start(h->d->loop, &h->retry);
-    h->backoff = h->backoff * 2 > BACKOFF_MAX ? BACKOFF_MAX : h->backoff * 2;
-}
-
 /* At most a line a second, however many come. */
 static void stranger_log(const struct err *why)
 {
@@ -284,8 +272,9 @@ static void on_closed(struct link_session *s, const struct err *why, void *arg)
 {
     struct host_session *x = arg;
     struct host *h = x->h;
+    struct host_path *path = x->path;
     struct err reason = *why;
-    bool outgoing = h && h->outgoing == x, was = h && host_up(h);
+    bool was = h && host_up(h);
 
     (void)s;
     if (!h) {
@@ -295,25 +284,19 @@ static void on_closed(struct link_session *s, const struct err *why, void *arg)
     }
     heard_keep(x);
     session_forget(x, &reason);
-    if (outgoing && !host_up(h))
-        h->why = reason;
     if (was && !host_up(h))
         daemon_event(h->d, "host-down", "", "session to %s ended: %s",
                      h->peer.name, reason.text);
     else
         log_debug("session to %s ended: %s", h->peer.name, reason.text);
-    if (outgoing) {
-        h->tries++;
-        connect_later(h);
-        if (!host_up(h))
-            host_calls_unreachable(h);
-    }
+    if (path)
+        host_path_ended(path, &reason);
 }
 
 static const struct link_callbacks callbacks = {
     .ready = on_ready, .record = on_record, .closed = on_closed};
 
-static struct host_session *session_new(struct daemon *d, struct host *h)
+struct host_session *host_session_new(struct daemon *d, struct host *h)
 {
     struct host_session *x = calloc(1, sizeof *x);
     struct host_session **list = h ? &h->sessions : &d->arriving;
@@ -327,46 +310,16 @@ static struct host_session *session_new(struct daemon *d, struct host *h)
     return x;
 }
 
-/* --- Connecting --------------------------------------------------------- */
-
-static void host_connect(struct host *h)
+int host_session_connect(struct host_session *x, const struct link_target *t,
+                         struct err *e)
 {
-    struct link_target t = {.peer = h->peer.name,
-                            .address = h->peer.address,
-                            .port = h->peer.port,
-                            .pin = h->peer.pin,
-                            .kind = WIRE_HOST};
-
-    if (h->outgoing)
-        return;
-    struct host_session *x = session_new(h->d, h);
-    x->outgoing = true;
-    if (link_connect(h->d->loop, h->d->tls, &t, &callbacks, x, &x->s,
-                     &h->why)) {
-        session_forget(x, &h->why);
-        h->tries++;
-        connect_later(h);
-        host_calls_unreachable(h);
-        return;
-    }
-    h->outgoing = x;
+    if (!link_connect(x->d->loop, x->d->tls, t, &callbacks, x, &x->s, e))
+        return 0;
+    session_forget(x, e);
+    return -1;
 }
 
-static void on_retry(struct ev_loop *loop, ev_timer *w, int events)
-{
-    (void)loop, (void)events;
-    host_connect(w->data);
-}
-
-void host_hurry(struct host *h)
-{
-    if (h->outgoing)
-        return;
-    h->backoff = BACKOFF_MIN;
-    ev_timer_stop(h->d->loop, &h->retry);
-    ev_timer_set(&h->retry, 0., 0.);
-    ev_timer_start(h->d->loop, &h->retry);
-}
+/* --- Accepting ---------------------------------------------------------- */
 
 static bool on_lookup(void *arg, const uint8_t pin[PIN_BYTES],
                       char name[WIRE_NAME_MAX])
@@ -412,7 +365,7 @@ static void on_arrival(void *arg, const struct wire_preamble *p, int fd,
         close(fd);
         return;
     }
-    struct host_session *x = session_new(d, NULL);
+    struct host_session *x = host_session_new(d, NULL);
     if (link_accept(d->loop, d->tls, fd, WIRE_HOST, on_lookup, d, &callbacks, x,
                     &x->s, &e)) {
         stranger_log(&e);
@@ -424,7 +377,7 @@ static void on_arrival(void *arg, const struct wire_preamble *p, int fd,
 
 static void session_beat(struct host_session *x)
 {
-    uint64_t now = clock_ns(), heard = session_heard(x);
+    uint64_t now = clock_ns(), heard = host_session_heard(x);
     struct wire_beat w = {
         .seq = ++x->seq, .sent_ns = now, .echo_ns = x->peer_sent_ns};
     struct buf b = {0};
@@ -470,11 +423,16 @@ static double beat_pause(const struct daemon *d)
 static void on_tick(struct ev_loop *loop, ev_timer *w, int events)
 {
     struct daemon *d = w->data;
+    uint64_t now = clock_ns();
+    /* What came meanwhile is not read yet. */
+    bool stalled = now - d->tick_ns > (uint64_t)(2 * w->repeat * NS_PER_SEC);
 
     (void)events;
     w->repeat = beat_pause(d);
     ev_timer_again(loop, w);
     for (struct host *h = d->hosts; h; h = h->next) {
+        if (!stalled)
+            host_paths_watch(h, now);
         for (struct host_session *x = h->sessions; x; x = x->next) {
             if (link_is_ready(x->s))
                 session_beat(x);
@@ -495,12 +453,9 @@ static void host_add(struct daemon *d, const struct link_peer *p)
         abort();
     h->d = d;
     h->peer = *p;
-    h->backoff = BACKOFF_MIN;
-    ev_init(&h->retry, on_retry);
-    h->retry.data = h;
     h->next = d->hosts;
     d->hosts = h;
-    host_connect(h);
+    host_paths_update(h);
 }
 
 static void host_remove(struct host *h)
@@ -511,18 +466,20 @@ static void host_remove(struct host *h)
             break;
         }
     }
-    ev_timer_stop(h->d->loop, &h->retry);
-    while (h->sessions)
-        session_drop(h->sessions);
-    err_kind(&h->why, ERR_GONE, "%s is no peer any more", h->peer.name);
+    while (h->sessions) {
+        if (h->sessions->path)
+            h->sessions->path->session = NULL;
+        host_session_drop(h->sessions);
+    }
+    err_kind(&h->paths->why, ERR_GONE, "%s is no peer any more", h->peer.name);
     host_calls_unreachable(h);
+    host_paths_end(h);
     free(h);
 }
 
 static bool same_peer(const struct link_peer *a, const struct link_peer *b)
 {
-    return b && !strcmp(a->address, b->address) && a->port == b->port &&
-           pin_equal(a->pin, b->pin);
+    return b && address_equal(&a->at, &b->at) && pin_equal(a->pin, b->pin);
 }
 
 void hosts_update(struct daemon *d)
@@ -535,8 +492,14 @@ void hosts_update(struct daemon *d)
             host_remove(h);
     }
     for (size_t i = 0; i < d->peers.count; i++) {
-        if (!host_find(d, d->peers.list[i].name))
-            host_add(d, &d->peers.list[i]);
+        const struct link_peer *p = &d->peers.list[i];
+        struct host *h = host_find(d, p->name);
+        if (!h) {
+            host_add(d, p);
+            continue;
+        }
+        h->peer = *p;
+        host_paths_update(h);
     }
 }
 
@@ -560,7 +523,7 @@ void hosts_stop(struct daemon *d)
     d->listener = NULL;
     ev_timer_stop(d->loop, &d->beat);
     while (d->arriving)
-        session_drop(d->arriving);
+        host_session_drop(d->arriving);
     while (d->hosts)
         host_remove(d->hosts);
 }

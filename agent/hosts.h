@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The other hosts: a session to every peer of the peers file, and what daemons
- * ask each other. Each daemon connects to every peer, so that two sessions
- * exist between two hosts; requests go over the one that was ready last. A host
- * lives when anything was heard on any of them. Loop thread only. */
+ * ask each other. Each daemon connects to every address of every peer (a
+ * path), so that two sessions a path exist between two hosts; requests go over
+ * the one that was ready last. A host lives when anything was heard on any of
+ * them: which path it was means nothing. Loop thread only. */
 #ifndef AGENT_HOSTS_H
 #define AGENT_HOSTS_H
 
@@ -13,18 +14,15 @@
 
 struct host_session;
 struct host_call;
+struct host_path;
 
 struct host {
     struct host *next;
     struct daemon *d;
     struct link_peer peer;
     struct host_session *sessions; /* newest first; outgoing and incoming */
-    struct host_session *outgoing; /* one of them, or NULL */
-    ev_timer retry;
-    double backoff;
-    uint64_t heard_ns; /* on sessions that ended; 0: never */
-    struct err why;    /* why the last outgoing session failed */
-    unsigned tries;    /* outgoing sessions that ended since add */
+    struct host_path *paths; /* host_paths.c; the replication link first */
+    uint64_t heard_ns;       /* on sessions that ended; 0: never */
     struct host_call *calls;
 };
 
@@ -38,7 +36,10 @@ struct host *host_find(struct daemon *d, const char *name);
 bool host_up(const struct host *h);
 /* How long ago anything was heard, -1: never since start. */
 long long host_heard_ms(const struct host *h);
-/* Connect now instead of after the pause. */
+/* [{"path":"heartbeat",address,up,heard_ms,reason}], one a path. Up: its
+ * session is, and was heard within the daemon's timeout. */
+json_t *host_paths_json(const struct host *h);
+/* Connect now instead of after the pause, on each path. */
 void host_hurry(struct host *h);
 /* The reason why it is not up, with what to do. Returns -1. */
 int host_error(const struct host *h, struct err *e);

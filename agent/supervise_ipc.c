@@ -318,10 +318,25 @@ struct vm *vm_need(struct daemon *d, const char *name, struct err *e)
     return vm;
 }
 
+/* Behind those that the agent sees; one alone is its `daemons`. */
+static void paths_add(const struct vm *vm, json_t *status)
+{
+    const struct host *h = host_find(vm->d, vm->rec.peer);
+    json_t *more = h ? host_paths_json(h) : NULL;
+
+    if (json_array_size(more) > 1) {
+        if (!json_object_get(status, "paths"))
+            json_object_set_new(status, "paths", json_array());
+        json_array_extend(json_object_get(status, "paths"), more);
+    }
+    json_decref(more);
+}
+
 void vm_status_add(const struct vm *vm, json_t *status, bool answers)
 {
     json_object_set_new(status, "answers", json_boolean(answers));
     json_object_set_new(status, "agent_deaths", json_integer(vm_deaths(vm)));
+    paths_add(vm, status);
 }
 
 static void reason_known(const struct vm *vm, char *out, size_t size)

@@ -122,6 +122,51 @@ static void deaths_print(FILE *f, const char *label, const json_t *vm)
                 label, deaths);
 }
 
+/* "up, heard 12 ms ago", "down, heard 8.0 s ago: refused". */
+static void path_text(FILE *f, const json_t *path)
+{
+    const char *reason = cli_text(path, "reason", "");
+    char heard[24];
+
+    cell(heard, path, "heard_ms", format_ms);
+    if (heard[0] == '-')
+        fprintf(f, "never heard");
+    else
+        fprintf(f, "%s, heard %s ago",
+                json_is_true(json_object_get(path, "up")) ? "up" : "down",
+                heard);
+    fprintf(f, "%s%s\n", reason[0] ? ": " : "", reason);
+}
+
+static void peer_paths(FILE *f, const json_t *list)
+{
+    size_t i;
+    json_t *o;
+
+    json_array_foreach(list, i, o)
+    {
+        fprintf(f, "  %-21s ", cli_text(o, "address", "?"));
+        path_text(f, o);
+    }
+}
+
+/* Nobody looks at paths that are fine. */
+static void lost_paths(FILE *f, const json_t *vm)
+{
+    size_t i;
+    json_t *o;
+
+    json_array_foreach(json_object_get(vm, "paths"), i, o)
+    {
+        if (strcmp(cli_text(o, "path", ""), "heartbeat") != 0 ||
+            json_is_true(json_object_get(o, "up")))
+            continue;
+        fprintf(f, "  warning: heartbeat path %s of %s is ",
+                cli_text(o, "address", "?"), cli_text(vm, "peer", "?"));
+        path_text(f, o);
+    }
+}
+
 void format_status_table(FILE *f, const json_t *list)
 {
     int name = widest(list, "name", 20), peer = widest(list, "peer", 8);
@@ -146,6 +191,7 @@ void format_status_table(FILE *f, const json_t *list)
             fprintf(f, "  %s\n", cli_text(o, "reason", "?"));
         old_print(f, "  ", o);
         deaths_print(f, "  ", o);
+        lost_paths(f, o);
     }
 }
 
@@ -168,6 +214,8 @@ void format_peers(FILE *f, const json_t *list)
                 port, up ? "up" : "down", heard, cli_text(o, "pin", "?"));
         if (!up && cli_text(o, "reason", "")[0])
             fprintf(f, "  %s\n", cli_text(o, "reason", ""));
+        if (json_array_size(json_object_get(o, "paths")) > 1)
+            peer_paths(f, json_object_get(o, "paths"));
     }
 }
 
@@ -260,14 +308,15 @@ static void paths(FILE *f, const json_t *vm)
     json_array_foreach(json_object_get(vm, "paths"), i, o)
     {
         const char *name = cli_text(o, "path", "?");
-        bool up = json_is_true(json_object_get(o, "up"));
-        char label[32], heard[24];
+        const char *address = cli_text(o, "address", "");
+        char label[32];
         snprintf(label, sizeof label, "  %.20s:", name);
-        cell(heard, o, "heard_ms", format_ms);
-        if (!strcmp(name, "arbiter"))
+        if (!strcmp(name, "arbiter")) {
             arbiter_state(f, o, label);
-        else
-            line(f, label, "%s, heard %s ago", up ? "up" : "down", heard);
+            continue;
+        }
+        fprintf(f, "%-15s %s%s", label, address, address[0] ? " " : "");
+        path_text(f, o);
     }
 }
 

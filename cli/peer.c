@@ -159,6 +159,29 @@ static int remove_run(int argc, char **argv)
     return EXIT_FINE;
 }
 
+static int path_run(int argc, char **argv)
+{
+    bool add = argc == 4 && !strcmp(argv[1], "add");
+    struct err e = ERR_INIT;
+
+    if (argc != 4 || (!add && strcmp(argv[1], "remove") != 0) ||
+        argv[2][0] == '-')
+        return verb_usage(&verb_peer, false);
+    json_t *reply =
+        cli_ask(json_pack("{ss ss* ss*}", "op",
+                          add ? "peer-path-add" : "peer-path-remove", "name",
+                          argv[2], "address", argv[3]),
+                10000, &e);
+    if (!reply)
+        return cli_error(&e);
+    json_decref(reply);
+    printf(add ? "%s is listened to at %s, too; %s has to be told a path to "
+                 "this host, too\n"
+               : "%s is not listened to at %s any more\n",
+           argv[2], argv[3], argv[2]);
+    return EXIT_FINE;
+}
+
 static int run(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "add"))
@@ -167,6 +190,8 @@ static int run(int argc, char **argv)
         return list_run(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "remove"))
         return remove_run(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "path"))
+        return path_run(argc - 1, argv + 1);
     return verb_usage(&verb_peer, false);
 }
 
@@ -175,7 +200,8 @@ const struct verb verb_peer = {
     .args = "add root@HOST [--address A] [--my-address A]\n"
             "       understudy peer add NAME --address A[:PORT] --pin PIN\n"
             "       understudy peer list [--json]\n"
-            "       understudy peer remove NAME",
+            "       understudy peer remove NAME\n"
+            "       understudy peer path add|remove NAME ADDRESS[:PORT]",
     .summary = "the hosts that this host trusts",
     .help =
         "`add root@HOST` fetches HOST's key over ssh and leaves this host's\n"
@@ -185,6 +211,8 @@ const struct verb verb_peer = {
         "                  address that HOST resolves to\n"
         "  --my-address A  where HOST reaches this host\n\n"
         "`add NAME` does this host's half by hand; PIN is what `understudy "
-        "key\nshow` prints on NAME.\n",
+        "key\nshow` prints on NAME.\n\n"
+        "`path add` names one more address of NAME, for heartbeats: a host "
+        "lives while it\nis heard on any path. Type it on both hosts.\n",
     .run = run,
 };

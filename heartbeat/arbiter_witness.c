@@ -26,7 +26,7 @@ struct remote {
     struct arbiter arbiter;
     struct arbiter_host host;
     struct link_peer peer;
-    char where[300];
+    char where[ADDRESS_TEXT];
     struct link_session *session;
     bool told; /* its SEAL came, so its HELLO was good */
     struct wire_seal seal;
@@ -77,7 +77,7 @@ static int line_parse(const char *line, struct link_peer *out, struct err *e)
         return line_usage(e);
     const char *host_end = strchr(address, ']');
     if (!strchr(host_end ? host_end : address, ':'))
-        out->port = WIRE_WITNESS_PORT;
+        out->at.port = WIRE_WITNESS_PORT;
     return 0;
 }
 
@@ -400,8 +400,8 @@ static void remote_connect(struct remote *r)
     static const struct link_callbacks callbacks = {
         .ready = on_ready, .record = on_record, .closed = on_closed};
     struct link_target t = {.peer = "the witness",
-                            .address = r->peer.address,
-                            .port = r->peer.port,
+                            .address = r->peer.at.host,
+                            .port = r->peer.at.port,
                             .pin = r->peer.pin,
                             .kind = WIRE_ARBITER,
                             .deadline_ms = 3000};
@@ -460,7 +460,7 @@ static int remote_open(const char *line, const struct arbiter_host *host,
     r->host = *host;
     r->peer = peer;
     r->backoff = BACKOFF_MIN;
-    peer_address_format(&peer, r->where, sizeof r->where);
+    address_format(&peer.at, r->where);
     ev_init(&r->retry, on_retry);
     ev_timer_init(&r->beat, on_beat, BEAT_S, BEAT_S);
     r->retry.data = r->beat.data = r;

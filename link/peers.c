@@ -122,9 +122,9 @@ static bool address_chars(const char *p, size_t n, bool v6)
     return n > 0;
 }
 
-static int address_parse(struct link_peer *peer, const char *text,
-                         struct err *e)
+int address_parse(struct link_address *a, const char *text, struct err *e)
 {
+    struct link_address out = {.port = WIRE_PORT};
     bool v6 = text[0] == '[';
     const char *from = v6 ? text + 1 : text;
     const char *end = strchr(from, v6 ? ']' : ':');
@@ -135,18 +135,22 @@ static int address_parse(struct link_peer *peer, const char *text,
         err_kind(e, ERR_USAGE, "\"%.80s\" has more than one colon", text);
         return err_hint(e, "write an IPv6 address in brackets: [%.80s]", text);
     }
-    if ((v6 && !end) || n >= sizeof peer->address ||
-        !address_chars(from, n, v6) || (*rest && *rest != ':'))
+    if ((v6 && !end) || n >= sizeof out.host || !address_chars(from, n, v6) ||
+        (*rest && *rest != ':'))
         return err_kind(e, ERR_USAGE,
                         "\"%.80s\" is not an address: NAME, 10.0.0.1 or "
                         "[fd00::1], then perhaps :PORT",
                         text);
-    peer->port = WIRE_PORT;
-    if (*rest == ':' && port_parse(&peer->port, rest + 1, e))
+    if (*rest == ':' && port_parse(&out.port, rest + 1, e))
         return -1;
-    memcpy(peer->address, from, n);
-    peer->address[n] = '\0';
+    memcpy(out.host, from, n);
+    *a = out;
     return 0;
+}
+
+bool address_equal(const struct link_address *a, const struct link_address *b)
+{
+    return a->port == b->port && !strcmp(a->host, b->host);
 }
 
 int peer_parse(struct link_peer *peer, const char *name, const char *address,
@@ -154,26 +158,72 @@ int peer_parse(struct link_peer *peer, const char *name, const char *address,
 {
     struct link_peer out = {0};
 
-    if (name_parse(&out, name, e) || address_parse(&out, address, e) ||
+    if (name_parse(&out, name, e) || address_parse(&out.at, address, e) ||
         pin_parse(pin, out.pin, e))
         return -1;
     *peer = out;
     return 0;
 }
 
-void peer_address_format(const struct link_peer *peer, char *out, size_t size)
+void address_format(const struct link_address *a, char out[ADDRESS_TEXT])
 {
-    bool v6 = strchr(peer->address, ':') != NULL;
+    bool v6 = strchr(a->host, ':') != NULL;
 
-    snprintf(out, size, "%s%s%s:%u", v6 ? "[" : "", peer->address,
-             v6 ? "]" : "", peer->port);
+    snprintf(out, ADDRESS_TEXT, "%s%s%s:%u", v6 ? "[" : "", a->host,
+             v6 ? "]" : "", a->port);
+}
+
+/* --- Further paths ----------------------------------------------------------
+ */
+
+int peer_path_add(struct link_peer *peer, const struct link_address *a,
+                  struct err *e)
+{
+    char text[ADDRESS_TEXT];
+    bool known = address_equal(&peer->at, a);
+
+    for (unsigned i = 0; i < peer->more_count; i++)
+        known |= address_equal(&peer->more[i], a);
+    address_format(a, text);
+    if (known)
+        return err_kind(e, ERR_REFUSED, "%s is a path to %s already", text,
+                        peer->name);
+    if (peer->more_count == PEER_MORE_MAX)
+        return err_kind(e, ERR_REFUSED, "%s has %d further paths already",
+                        peer->name, PEER_MORE_MAX);
+    peer->more[peer->more_count++] = *a;
+    return 0;
+}
+
+int peer_path_remove(struct link_peer *peer, const struct link_address *a,
+                     struct err *e)
+{
+    char text[ADDRESS_TEXT];
+
+    address_format(a, text);
+    if (address_equal(&peer->at, a)) {
+        err_kind(e, ERR_REFUSED, "%s is where %s is replicated to or from",
+                 text, peer->name);
+        return err_hint(e, "understudy peer remove %s, then add it again",
+                        peer->name);
+    }
+    for (unsigned i = 0; i < peer->more_count; i++) {
+        if (!address_equal(&peer->more[i], a))
+            continue;
+        memmove(&peer->more[i], &peer->more[i + 1],
+                (peer->more_count - i - 1) * sizeof *peer->more);
+        peer->more_count--;
+        return 0;
+    }
+    return err_kind(e, ERR_GONE, "%s is no path to %s", text, peer->name);
 }
 
 /* --- The file ------------------------------------------------------------- */
 
 static int line_load(struct link_peers *p, char *line, struct err *e)
 {
-    char *save = NULL, *field[4] = {NULL};
+    char *save = NULL, *field[3 + PEER_MORE_MAX + 1] = {NULL};
+    struct link_address path;
     struct link_peer peer;
     size_t n = 0;
 
@@ -184,14 +234,19 @@ static int line_load(struct link_peers *p, char *line, struct err *e)
     }
     if (*line == '#' || !*line)
         return 0;
-    for (char *t = strtok_r(line, SPACE, &save); t && n < 4;
+    for (char *t = strtok_r(line, SPACE, &save); t && n < 3 + PEER_MORE_MAX + 1;
          t = strtok_r(NULL, SPACE, &save))
         field[n++] = t;
-    if (n != 3)
+    if (n < 3)
         return err_kind(e, ERR_USAGE,
-                        "a line has three fields: NAME ADDRESS[:PORT] PIN");
+                        "a line has three fields, and perhaps further "
+                        "addresses: NAME ADDRESS[:PORT] PIN");
     if (peer_parse(&peer, field[0], field[1], field[2], e))
         return -1;
+    for (size_t i = 3; i < n; i++) {
+        if (address_parse(&path, field[i], e) || peer_path_add(&peer, &path, e))
+            return -1;
+    }
     return peers_add(p, &peer, e);
 }
 
@@ -236,19 +291,29 @@ int peers_load(struct link_peers *p, const char *path, struct err *e)
     return 0;
 }
 
+static void line_save(struct buf *text, const struct link_peer *peer)
+{
+    char address[ADDRESS_TEXT], pin[PIN_TEXT], line[512];
+
+    address_format(&peer->at, address);
+    pin_format(peer->pin, pin);
+    int n = snprintf(line, sizeof line, "%s %s %s", peer->name, address, pin);
+    buf_put(text, line, (size_t)n);
+    for (unsigned i = 0; i < peer->more_count; i++) {
+        address_format(&peer->more[i], address);
+        buf_u8(text, ' ');
+        buf_put(text, address, strlen(address));
+    }
+    buf_u8(text, '\n');
+}
+
 int peers_save(const struct link_peers *p, const char *path, struct err *e)
 {
     struct buf text = {0};
 
     buf_put(&text, p->comments.data, p->comments.len);
-    for (size_t i = 0; i < p->count; i++) {
-        char address[300], pin[PIN_TEXT], line[512];
-        peer_address_format(&p->list[i], address, sizeof address);
-        pin_format(p->list[i].pin, pin);
-        int n = snprintf(line, sizeof line, "%s %s %s\n", p->list[i].name,
-                         address, pin);
-        buf_put(&text, line, (size_t)n);
-    }
+    for (size_t i = 0; i < p->count; i++)
+        line_save(&text, &p->list[i]);
     int rc = file_replace(path, text.data, text.len, true, e);
     buf_free(&text);
     return rc;

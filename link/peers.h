@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The hosts that this host knows, and the file they are kept in. A line a
- * peer: `NAME ADDRESS[:PORT] PIN`; IPv6 addresses in brackets; '#' starts a
- * comment line. Comments are kept, but move to the top when the file is
+ * peer: `NAME ADDRESS[:PORT] PIN [ADDRESS[:PORT]]...`; IPv6 addresses in
+ * brackets; the addresses after the pin are further heartbeat paths. '#' starts
+ * a comment line. Comments are kept, but move to the top when the file is
  * rewritten. No lock in here: one thread; the daemon is the file's writer. */
 #ifndef LINK_PEERS_H
 #define LINK_PEERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,13 +15,20 @@
 #include "common/err.h"
 #include "link/key.h"
 
-#define PEERS_MAX 256
+#define PEERS_MAX     256
+#define PEER_MORE_MAX 7 /* further addresses of one peer */
+
+struct link_address {
+    char host[256]; /* without brackets: a host name, IPv4 or IPv6 */
+    uint16_t port;  /* never 0: WIRE_PORT when none was written */
+};
 
 struct link_peer {
-    char name[64];     /* [A-Za-z0-9._-], starts with a letter or digit */
-    char address[256]; /* without brackets: a host name, IPv4 or IPv6 */
-    uint16_t port;     /* never 0: WIRE_PORT when the line had none */
+    char name[64];          /* [A-Za-z0-9._-], first a letter or digit */
+    struct link_address at; /* the replication link */
     uint8_t pin[PIN_BYTES];
+    struct link_address more[PEER_MORE_MAX];
+    unsigned more_count;
 };
 
 struct link_peers {
@@ -50,7 +59,19 @@ const struct link_peer *peers_by_pin(const struct link_peers *p,
 /* The three fields as a person types them. ERR_USAGE. */
 int peer_parse(struct link_peer *peer, const char *name, const char *address,
                const char *pin, struct err *e);
+/* ERR_USAGE. */
+int address_parse(struct link_address *a, const char *text, struct err *e);
+bool address_equal(const struct link_address *a, const struct link_address *b);
 /* "10.0.0.1:7788", "[fd00::1]:7788". */
-void peer_address_format(const struct link_peer *peer, char *out, size_t size);
+#define ADDRESS_TEXT 272
+void address_format(const struct link_address *a, char out[ADDRESS_TEXT]);
+
+/* One more path to the peer. ERR_REFUSED when it has that address already, or
+ * PEER_MORE_MAX of them. */
+int peer_path_add(struct link_peer *peer, const struct link_address *a,
+                  struct err *e);
+/* ERR_GONE when it is none of them; ERR_REFUSED for the replication link. */
+int peer_path_remove(struct link_peer *peer, const struct link_address *a,
+                     struct err *e);
 
 #endif

@@ -4,6 +4,9 @@
  * nonsense behind them, connections that say nothing. `hostile key PORT UUID
  * ROUNDS ETC PIN` holds the key in ETC, which the other side trusts, and sends
  * records that have no business there. Ends after ROUNDS connections.
+ * `hostile sessions PORT ETC PIN NUMBER` holds the key and opens so many
+ * sessions of a daemon at a time; prints how many of them were closed within
+ * two seconds.
  * `hostile blueprint PORT UUID ETC PIN NAME UUID2` holds the key too, and wants
  * a shell for NAME and UUID2 where UUID is meant; prints what comes of it.
  * `hostile next PORT ETC` is no enemy: a host with the key in ETC (made if it
@@ -335,6 +338,56 @@ static int next(const char *etc)
     return 0;
 }
 
+/* --- One with many sessions --- */
+
+static unsigned ended;
+
+static void on_ended(struct link_session *s, const struct err *why, void *arg)
+{
+    (void)s, (void)why, (void)arg;
+    ended++;
+}
+
+static void stop(struct ev_loop *loop, ev_timer *w, int events)
+{
+    (void)w, (void)events;
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static int sessions(const char *etc, const char *pin_text, unsigned number)
+{
+    static const struct link_callbacks cb = {
+        .ready = liar_hello, .record = on_record, .closed = on_ended};
+    struct ev_loop *loop = ev_default_loop(0);
+    struct link_key *key;
+    struct link_tls *tls;
+    struct link_session *s;
+    uint8_t pin[PIN_BYTES];
+    ev_timer end;
+    struct err e = ERR_INIT;
+    struct link_target t = {.peer = "birch",
+                            .address = "127.0.0.1",
+                            .port = port,
+                            .pin = pin,
+                            .kind = WIRE_HOST};
+
+    if (pin_parse(pin_text, pin, &e) || link_key_load(etc, false, &key, &e) ||
+        link_tls_new(key, &tls, &e))
+        goto out;
+    while (number--) {
+        if (link_connect(loop, tls, &t, &cb, NULL, &s, &e))
+            goto out;
+    }
+    ev_timer_init(&end, stop, 2., 0.);
+    ev_timer_start(loop, &end);
+    ev_run(loop, 0);
+    printf("%u\n", ended);
+    return 0;
+out:
+    fprintf(stderr, "hostile: %s\n", e.text);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -343,6 +396,10 @@ int main(int argc, char **argv)
         port = (uint16_t)atoi(argv[2]);
         lie = argv[4];
         return next(argv[3]);
+    }
+    if (argc == 6 && !strcmp(argv[1], "sessions")) {
+        port = (uint16_t)atoi(argv[2]);
+        return sessions(argv[3], argv[4], (unsigned)atoi(argv[5]));
     }
     if (argc < 5 || !uuid_parse(argv[3], uuid))
         return 2;

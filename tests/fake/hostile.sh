@@ -22,6 +22,11 @@ say "== one with alder's key =="
 sort "$WORK/out" | uniq -c | sort -rn | head -n 5
 protected_still() { state_is alder web Protected && epochs_go_on alder web; }
 await 20 protected_still || fail "protection did not return"
+say "== one with alder's key and twenty sessions =="
+closed=$("$BUILD/fake/hostile" sessions "${PORT[birch]}" "$WORK/alder/etc/understudy" \
+    "$(us birch key show)" 20) || fail "hostile"
+[ "$closed" -ge 12 ] || fail "birch has $((20 - closed)) sessions of one peer"
+await 20 protected_still || fail "protection did not return"
 [ "$pids" = "$(pids_of birch | sort) $(pids_of alder | sort)" ] || fail "a process died"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 steps=$(steps_committed alder web) || fail "no epochs"

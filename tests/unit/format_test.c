@@ -279,6 +279,60 @@ static void peers_that_are_down_say_why(void **state)
         "  no session to cedar: refused\n");
 }
 
+static const char two_paths[] =
+    "[{\"path\":\"heartbeat\",\"address\":\"10.0.6.2:7788\",\"up\":true,"
+    "\"heard_ms\":12,\"reason\":\"\"},"
+    "{\"path\":\"heartbeat\",\"address\":\"10.0.5.2:7788\",\"up\":false,"
+    "\"heard_ms\":8000,\"reason\":\"silent\"},"
+    "{\"path\":\"heartbeat\",\"address\":\"10.0.7.2:7788\",\"up\":false,"
+    "\"heard_ms\":-1,\"reason\":\"\"}]";
+
+static void each_path_of_a_peer_is_told(void **state)
+{
+    (void)state;
+    assert_prints(format_peers,
+                  json_pack("[{ss ss si ss sb si so}]", "name", "birch",
+                            "address", "10.0.6.2", "port", 7788, "pin",
+                            "0123456789abcdef", "up", 1, "heard_ms", 7, "paths",
+                            parse(two_paths)),
+                  "Name         Address          Port State Heard    Pin\n"
+                  "birch        10.0.6.2         7788 up    7.0 ms   "
+                  "0123456789abcdef\n"
+                  "  10.0.6.2:7788         up, heard 12.0 ms ago\n"
+                  "  10.0.5.2:7788         down, heard 8000 ms ago: silent\n"
+                  "  10.0.7.2:7788         never heard\n");
+}
+
+static void a_lost_path_is_a_warning(void **state)
+{
+    json_t *vm = parse("{\"name\":\"web\",\"state\":\"Protected\",\"peer\":"
+                       "\"birch\"}");
+
+    (void)state;
+    json_object_set_new(vm, "paths", parse(two_paths));
+    assert_prints(
+        format_status_table, json_pack("[O]", vm),
+        "Name                    ID State       Role    Peer        Epoch "
+        "Interval    Pause      Lag\n"
+        "web                      - Protected   ?       birch           - "
+        "       -        -        -\n"
+        "  warning: heartbeat path 10.0.5.2:7788 of birch is down, heard 8000 "
+        "ms ago: silent\n"
+        "  warning: heartbeat path 10.0.7.2:7788 of birch is never heard\n");
+    assert_prints(format_status, vm,
+                  "Name:           web\n"
+                  "UUID:           ?\n"
+                  "State:          Protected\n"
+                  "Role:           ?\n"
+                  "Peer:           birch\n"
+                  "Arbiter:        ?\n"
+                  "  heartbeat:    10.0.6.2:7788 up, heard 12.0 ms ago\n"
+                  "  heartbeat:    10.0.5.2:7788 down, heard 8000 ms ago: "
+                  "silent\n"
+                  "  heartbeat:    10.0.7.2:7788 never heard\n"
+                  "Interval:       -\n");
+}
+
 static void junk_does_no_harm(void **state)
 {
     char *text = NULL;
@@ -356,6 +410,8 @@ int main(void)
         cmocka_unit_test(progress_shows_rate_and_time_left),
         cmocka_unit_test(events_are_one_line_each),
         cmocka_unit_test(peers_that_are_down_say_why),
+        cmocka_unit_test(each_path_of_a_peer_is_told),
+        cmocka_unit_test(a_lost_path_is_a_warning),
         cmocka_unit_test(junk_does_no_harm),
         cmocka_unit_test(numbers_have_human_units),
         cmocka_unit_test(durations_have_units),

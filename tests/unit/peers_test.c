@@ -238,12 +238,56 @@ static void peers_survive_the_file(void **state)
     assert_int_equal(st.st_mode & 07777, 0600);
     assert_int_equal(peers_load(&q, path, NULL), 0);
     assert_int_equal(q.count, 2);
-    assert_string_equal(peers_by_name(&q, "cedar")->address, "fd00::3");
-    assert_int_equal(peers_by_name(&q, "cedar")->port, 9000);
+    assert_string_equal(peers_by_name(&q, "cedar")->at.host, "fd00::3");
+    assert_int_equal(peers_by_name(&q, "cedar")->at.port, 9000);
     assert_string_equal(peers_by_pin(&q, p.list[0].pin)->name, "birch");
     assert_null(peers_by_name(&q, "oak"));
     peers_free(&p);
     peers_free(&q);
+}
+
+static void further_paths_follow_the_pin(void **state)
+{
+    struct link_peers p = {0}, q = {0};
+    struct link_address a;
+    struct err e = ERR_INIT;
+
+    (void)state;
+    add(&p, "birch", "10.0.0.2", PIN_A);
+    address_parse(&a, "[fd00::2]:90", NULL);
+    assert_int_equal(peer_path_add(&p.list[0], &a, NULL), 0);
+    assert_int_equal(peer_path_add(&p.list[0], &a, &e), -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    assert_int_equal(peers_save(&p, path, NULL), 0);
+    file_is(path, "birch 10.0.0.2:7788 " PIN_A " [fd00::2]:90\n");
+    assert_int_equal(peers_load(&q, path, NULL), 0);
+    assert_int_equal(q.list[0].more_count, 1);
+    assert_true(address_equal(&q.list[0].more[0], &a));
+    assert_int_equal(peer_path_remove(&q.list[0], &q.list[0].at, &e), -1);
+    assert_int_equal(e.kind, ERR_REFUSED);
+    assert_int_equal(peer_path_remove(&q.list[0], &a, NULL), 0);
+    assert_int_equal(q.list[0].more_count, 0);
+    assert_int_equal(peer_path_remove(&q.list[0], &a, &e), -1);
+    assert_int_equal(e.kind, ERR_GONE);
+    peers_free(&p);
+    peers_free(&q);
+}
+
+static void a_peer_has_eight_addresses_at_most(void **state)
+{
+    struct link_peer p;
+    struct link_address a;
+    char text[32];
+
+    (void)state;
+    assert_int_equal(peer_parse(&p, "birch", "10.0.0.2", PIN_A, NULL), 0);
+    for (int i = 0; i < PEER_MORE_MAX; i++) {
+        snprintf(text, sizeof text, "10.0.1.%d", i);
+        assert_int_equal(address_parse(&a, text, NULL), 0);
+        assert_int_equal(peer_path_add(&p, &a, NULL), 0);
+    }
+    address_parse(&a, "10.0.2.1", NULL);
+    assert_int_equal(peer_path_add(&p, &a, NULL), -1);
 }
 
 static void a_missing_file_is_an_empty_list(void **state)
@@ -272,7 +316,9 @@ static void a_bad_line_is_named_and_the_old_list_stays(void **state)
 {
     static const char *const bad[] = {
         "birch 10.0.0.2\n",
-        "birch 10.0.0.2 " PIN_A " more\n",
+        "birch 10.0.0.2 " PIN_A " mo;re\n",
+        "birch 10.0.0.2 " PIN_A " 10.0.0.3 10.0.0.2\n",
+        "birch 10.0.0.2 " PIN_A " a b c d e f g h\n",
         "birch 10.0.0.2 1234\n",
         "-birch 10.0.0.2 " PIN_A "\n",
         "bi/rch 10.0.0.2 " PIN_A "\n",
@@ -347,13 +393,13 @@ static void addresses_are_parsed_and_written_back(void **state)
         "",          ":80",    "[]",  "[::1]80", "a b",
         "10.0.0.1:", "[::1]:", "a;b", "[x::1]",  "a:1:2"};
     struct link_peer p;
-    char out[300];
+    char out[ADDRESS_TEXT];
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_int_equal(peer_parse(&p, "x", cases[i].in, PIN_A, NULL), 0);
-        assert_string_equal(p.address, cases[i].address);
-        peer_address_format(&p, out, sizeof out);
+        assert_string_equal(p.at.host, cases[i].address);
+        address_format(&p.at, out);
         assert_string_equal(out, cases[i].out);
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -377,6 +423,8 @@ int main(void)
         T(a_certificate_of_another_key_is_an_error),
         T(a_pin_is_64_hex_digits),
         T(peers_survive_the_file),
+        T(further_paths_follow_the_pin),
+        T(a_peer_has_eight_addresses_at_most),
         T(a_missing_file_is_an_empty_list),
         T(comments_are_kept),
         T(a_bad_line_is_named_and_the_old_list_stays),
