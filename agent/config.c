@@ -37,6 +37,7 @@ static const struct number {
     {"max_vms", offsetof(struct config, max_vms), 64, 1, 1024},
     {"auto_reprotect", offsetof(struct config, auto_reprotect), 0, 0, 1},
     {"fence_ms", offsetof(struct config, fence_ms), 30000, 100, 600000},
+    {"watchdog_s", offsetof(struct config, watchdog_s), 0, 0, 600},
     {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024},
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
@@ -212,6 +213,9 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
     if (c->fence[0] && (c->fence[0] != '/' || access(c->fence, X_OK)))
         return err_kind(e, ERR_USAGE, "%s: fence=\"%s\" is no program", path,
                         c->fence);
+    if (c->watchdog_s && c->watchdog_s < 5)
+        return err_kind(e, ERR_USAGE, "%s: watchdog_s=%u is not 0 or 5 to 600",
+                        path, c->watchdog_s);
     if (c->kernel_dirs[0] && c->kernel_dirs[0] != '/')
         return err_kind(e, ERR_USAGE, "%s: kernel_dirs=\"%s\" is no folder",
                         path, c->kernel_dirs);

@@ -50,6 +50,8 @@ struct config {
      * long it may take */
     char fence[256];
     unsigned fence_ms;
+    /* watchdog_s=0 (0: off; 5..600): watchdog.h */
+    unsigned watchdog_s;
     /* kernel_dirs="": folders that VMs are started from, with colons between;
      * "": hypervisor/xl/files.c has them */
     char kernel_dirs[512];

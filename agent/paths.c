@@ -76,6 +76,11 @@ struct path path_control(void)
     return rooted("/run/understudy/control.sock");
 }
 
+struct path path_watchdog(void)
+{
+    return rooted("/run/understudy/watchdog");
+}
+
 struct path path_vm(const char *uuid)
 {
     return rooted("/run/understudy/vm/%s.sock", uuid);

@@ -32,6 +32,7 @@ struct path path_record(const char *uuid); /* vms/UUID.json */
 /* /run/understudy */
 struct path path_lock(void);              /* understudyd.lock */
 struct path path_control(void);           /* control.sock */
+struct path path_watchdog(void);          /* watchdog: watchdog.h */
 struct path path_vm(const char *uuid);    /* vm/UUID.sock, the agent's */
 struct path path_agent(const char *uuid); /* UUID.agent, the agent's lock */
 struct path path_flag(const char *uuid);  /* UUID.suspend: a suspend is asked */

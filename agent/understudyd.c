@@ -17,6 +17,7 @@
 #include "agent/paths.h"
 #include "agent/reprotect.h"
 #include "agent/supervise.h"
+#include "agent/watchdog.h"
 #include "common/cleanup.h"
 #include "common/fault.h"
 #include "common/log.h"
@@ -54,8 +55,13 @@ static int daemon_setup(struct daemon *d, const char *config, struct err *e)
 {
     const char *name = getenv("UNDERSTUDY_NAME");
 
+    if (paths_setup(e) || instance_lock(e))
+        return -1;
+    fault_setup(path_run().s);
+    watchdog_adopt();
     if (config_load(&d->cfg, config, e))
         return -1;
+    watchdog_start(d);
     log_setup("understudyd", d->cfg.log);
     config_export(&d->cfg);
     if (name && name[0])
@@ -65,9 +71,6 @@ static int daemon_setup(struct daemon *d, const char *config, struct err *e)
     d->name[strcspn(d->name, ".")] = '\0';
     if (!d->name[0])
         return err_set(e, "this host has no name");
-    if (paths_setup(e) || instance_lock(e))
-        return -1;
-    fault_setup(path_run().s);
     if (link_key_load(path_etc().s, true, &d->key, e) ||
         link_tls_new(d->key, &d->tls, e) ||
         peers_load(&d->peers, path_peers().s, e))
@@ -80,6 +83,7 @@ static int daemon_setup(struct daemon *d, const char *config, struct err *e)
 
 static void daemon_end(struct daemon *d)
 {
+    watchdog_stop(d);
     control_stop(d);
     supervise_stop(d);
     darbiter_stop(d);
@@ -110,6 +114,11 @@ static int daemon_run(const char *config)
 
     signal(SIGPIPE, SIG_IGN);
     ev_init(&d.beat, NULL);
+    /* A daemon that is told to end while it starts ends in order, too. */
+    ev_signal_init(&term, on_signal, SIGTERM);
+    ev_signal_init(&interrupt, on_signal, SIGINT);
+    ev_signal_start(d.loop, &term);
+    ev_signal_start(d.loop, &interrupt);
     if (daemon_setup(&d, config, &e)) {
         log_error("%s", e.text);
         if (e.hint[0])
@@ -118,10 +127,6 @@ static int daemon_run(const char *config)
         return 1;
     }
     sweep();
-    ev_signal_init(&term, on_signal, SIGTERM);
-    ev_signal_init(&interrupt, on_signal, SIGINT);
-    ev_signal_start(d.loop, &term);
-    ev_signal_start(d.loop, &interrupt);
     pin_format(link_key_pin(d.key), pin);
     log_info("understudyd %s on %s, port %u, %u VMs, key %s",
              UNDERSTUDY_VERSION, d.name, link_listener_port(d.listener),

@@ -555,6 +555,7 @@ static const struct hv_ops fake_ops = {
     .set_state = op_set_state,
     .rename = op_rename,
     .destroy = op_destroy,
+    .watchdog = fake_watchdog,
 };
 
 int hv_fake_open(const char *dir, struct hv **hv, struct err *e)

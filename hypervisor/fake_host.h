@@ -21,6 +21,13 @@ void fake_blueprint_put(struct buf *out, const struct fake_spec *s,
 int fake_blueprint_read(const void *p, size_t len, struct fake_spec *s,
                         struct err *e);
 
+/* fake_watchdog.c */
+#define FAKE_WATCHDOGS 2
+int fake_watchdog(struct hv *hv, unsigned *id, unsigned seconds, struct err *e);
+/* How long each timer has, -1: not in use; and whether one has fired. */
+int fake_watchdog_look(const char *dir, long long left_ms[FAKE_WATCHDOGS],
+                       bool *fired, struct err *e);
+
 /* fake_watcher.c */
 int fake_watcher_start(struct hv *hv, uint32_t domid, const char *lock,
                        struct err *e);

@@ -219,6 +219,14 @@ struct hv_ops {
      * unmap() first. (Announcing the VM's addresses after an unpause is the
      * guest's own job on resume, netfront does it.) */
     int (*destroy)(struct hv *hv, uint32_t domid, struct err *e);
+
+    /* --- This host ----------------------------------------------------- */
+    /* A timer that resets the host when it is not set again in time; there are
+     * two, one may be xenwatchdogd's. *id 0: make one, and put its number
+     * there. Else set it again, or, with 0 seconds, give it back: ERR_GONE when
+     * it is not in use. Does not wait for anything. */
+    int (*watchdog)(struct hv *hv, unsigned *id, unsigned seconds,
+                    struct err *e);
 };
 
 #define HV_BLUEPRINT_MAX (64u << 20)

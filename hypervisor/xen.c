@@ -312,6 +312,7 @@ static const struct hv_ops xen_ops = {
     .set_state = xen_set_state,
     .rename = xen_rename,
     .destroy = xen_destroy,
+    .watchdog = xen_watchdog,
 };
 
 static int not_dom0(struct hv *hv, struct err *e, const char *what)

@@ -107,6 +107,9 @@ int xen_vifs(struct hv *hv, uint32_t domid, char names[][16], int *n,
 int xen_devices(struct hv *hv, uint32_t domid, char out[HV_DEVICES_MAX],
                 struct err *e);
 
+/* xen_watchdog.c ---------------------------------------------------------- */
+int xen_watchdog(struct hv *hv, unsigned *id, unsigned seconds, struct err *e);
+
 /* xen_watcher.c ----------------------------------------------------------- */
 int xen_watcher_start(struct hv *hv, uint32_t domid, const char *lock,
                       struct err *e);

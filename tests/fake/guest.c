@@ -22,6 +22,8 @@ static const char usage[] =
     "       guest destroy DIR NAME\n"
     "       guest unpause DIR NAME\n"
     "       guest do DIR NAME refuse|shutdown|logoff|delay VALUE\n"
+    "       guest watchdog DIR          fired, off, or ms left of each timer\n"
+    "       guest watchdog-take DIR     take one of its timers, for good\n"
     "       guest port                  a free TCP port on 127.0.0.1\n";
 
 static const char *dir, *name;
@@ -191,6 +193,33 @@ static int deed(uint32_t domid, const char *what, const char *value)
     return 2;
 }
 
+static int watchdog(void)
+{
+    long long left[FAKE_WATCHDOGS];
+    bool fired, any = false;
+
+    if (fake_watchdog_look(dir, left, &fired, &e))
+        return failed();
+    if (fired)
+        return puts("fired") < 0;
+    for (int i = 0; i < FAKE_WATCHDOGS; i++) {
+        if (left[i] >= 0)
+            printf("%s%lld", any ? " " : "", left[i]);
+        any |= left[i] >= 0;
+    }
+    return puts(any ? "" : "off") < 0;
+}
+
+static int watchdog_take(void)
+{
+    struct hv *hv;
+    unsigned id = 0;
+
+    if (hv_fake_open(dir, &hv, &e) || hv->ops->watchdog(hv, &id, 3600, &e))
+        return failed();
+    return printf("%u\n", id) < 0;
+}
+
 static int port(void)
 {
     struct sockaddr_in a = {.sin_family = AF_INET,
@@ -216,6 +245,10 @@ int main(int argc, char **argv)
     dir = argv[2];
     if (!strcmp(verb, "list"))
         return list();
+    if (!strcmp(verb, "watchdog"))
+        return watchdog();
+    if (!strcmp(verb, "watchdog-take"))
+        return watchdog_take();
     if (argc < 4)
         return fputs(usage, stderr), 2;
     name = argv[3];

@@ -122,6 +122,21 @@ static void every_key_is_read(void **state)
     assert_string_equal(c.kernel_dirs, "/boot:/srv/kernels");
 }
 
+static void the_watchdog_is_off_or_has_five_seconds(void **state)
+{
+    struct config c;
+
+    (void)state;
+    file_put("");
+    assert_int_equal(config_load(&c, path, NULL), 0);
+    assert_int_equal(c.watchdog_s, 0);
+    file_put("watchdog_s=5\n");
+    assert_int_equal(config_load(&c, path, NULL), 0);
+    assert_int_equal(c.watchdog_s, 5);
+    assert_refused("watchdog_s=4\n", "is not 0 or 5 to 600");
+    assert_refused("watchdog_s=601\n", "watchdog_s");
+}
+
 static void an_unknown_key_is_named_with_its_line(void **state)
 {
     (void)state;
@@ -154,6 +169,7 @@ int main(void)
         CASE(a_named_file_must_exist),
         CASE(every_key_is_read),
         CASE(an_unknown_key_is_named_with_its_line),
+        CASE(the_watchdog_is_off_or_has_five_seconds),
         CASE(values_out_of_range_are_refused),
     };
 
