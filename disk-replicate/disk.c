@@ -15,6 +15,8 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "disk-replicate/disk_control.h"
+#include "disk-replicate/duty.h"
 #include "disk-replicate/image.h"
 #include "disk-replicate/server.h"
 
@@ -162,6 +164,23 @@ static bool predecessor_find(struct serving *s, int *rc, struct err *e)
     return false;
 }
 
+/* With somebody who listens to the VM's agent. */
+static int duty_serve(struct serving *s, void (*attached)(void *, int),
+                      void *arg, struct err *e)
+{
+    struct diskctl_server *control = NULL;
+    struct duty *duty = NULL;
+
+    if (duty_open(&duty, s->c->id, &s->image, s->server, e))
+        return -1;
+    int rc = diskctl_start(&control, s->c->id, duty, e);
+    if (!rc)
+        rc = connections_serve(s, attached, arg, e);
+    diskctl_stop(control);
+    duty_close(duty, !rc);
+    return rc;
+}
+
 int disk_serve(const struct disk_config *c, void (*attached)(void *, int),
                void *arg, struct err *e)
 {
@@ -176,7 +195,7 @@ int disk_serve(const struct disk_config *c, void (*attached)(void *, int),
         predecessor_find(&s, &rc, e)) {
         log_info("disk=%s image=%s bytes=%lu%s", c->id, c->image, s.image.bytes,
                  c->read_only ? " read-only" : "");
-        rc = connections_serve(&s, attached, arg, e);
+        rc = duty_serve(&s, attached, arg, e);
     }
     server_close(s.server);
     image_close(&s.image);

@@ -55,7 +55,7 @@ static uint64_t record_cost(const struct journal *j, uint64_t size)
 static int record_write(struct journal *j, const struct record *r,
                         uint64_t takes, struct err *e)
 {
-    size_t size = record_put(j->record, r);
+    size_t size = journal_record_put(j->record, r);
 
     if (j->c.log->ops->write(j->c.log, j->head.offset, j->record, size, e)) {
         err_add(e, "journal");

@@ -54,7 +54,7 @@ uint64_t record_size(uint32_t length)
     return (RECORD_HEAD + (uint64_t)length + SECTOR - 1) / SECTOR * SECTOR;
 }
 
-size_t record_put(uint8_t *out, const struct record *r)
+size_t journal_record_put(uint8_t *out, const struct record *r)
 {
     size_t size = (size_t)record_size(r->length);
 

@@ -76,7 +76,7 @@ void slot_put(struct buf *b, const struct slot *s);
 bool slot_get(const uint8_t *p, struct slot *s); /* SLOT_BYTES */
 /* The whole record, padded to a multiple of 512, into out[RECORD_BYTES];
  * its size. */
-size_t record_put(uint8_t *out, const struct record *r);
+size_t journal_record_put(uint8_t *out, const struct record *r);
 /* The head only; false: no record of ours. */
 bool record_get(const uint8_t *p, struct record *r);
 uint64_t record_size(uint32_t length);

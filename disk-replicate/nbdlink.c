@@ -136,12 +136,14 @@ static int kernel_reconnect(struct nbdlink *l, const char *name, int index,
     return rc;
 }
 
-static int kernel_disconnect(struct nbdlink *l, int index, struct err *e)
+static int kernel_disconnect(struct nbdlink *l, const char *name, int index,
+                             struct err *e)
 {
     struct call c;
     int rc = call_begin(&c, NBD_CMD_DISCONNECT, e);
 
     (void)l;
+    (void)name;
     if (!rc && nla_put_u32(c.msg, NBD_ATTR_INDEX, (uint32_t)index))
         rc = err_set(e, "no memory for netlink");
     if (!rc)

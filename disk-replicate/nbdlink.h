@@ -35,7 +35,8 @@ struct nbdlink_ops {
     int (*reconnect)(struct nbdlink *l, const char *name, int index, int fd,
                      struct err *e);
     /* The server is told, and the device is free. */
-    int (*disconnect)(struct nbdlink *l, int index, struct err *e);
+    int (*disconnect)(struct nbdlink *l, const char *name, int index,
+                      struct err *e);
 };
 
 struct nbdlink {
@@ -43,5 +44,7 @@ struct nbdlink {
 };
 
 extern struct nbdlink nbdlink_kernel;
+/* For tests: a socket in the directory that UNDERSTUDY_NBD names. */
+extern struct nbdlink nbdlink_fake;
 
 #endif

@@ -19,7 +19,7 @@
 #define RETRY_MS 10
 
 struct path {
-    char s[384];
+    char s[RECORD_PATH];
 };
 
 static struct path path_of(const char *id, const char *suffix)
@@ -163,10 +163,19 @@ int record_load(const char *id, struct disk_config *c, long *server,
     return 0;
 }
 
+static const char *const beside[] = {".log", ".ctl", ".page"};
+#define BESIDE (sizeof beside / sizeof beside[0])
+
+void record_path(const char *id, const char *suffix, char out[RECORD_PATH])
+{
+    snprintf(out, RECORD_PATH, "%s", path_of(id, suffix).s);
+}
+
 void record_remove(const char *id)
 {
     unlink(path_of(id, "").s);
-    unlink(path_of(id, ".log").s);
+    for (size_t i = 0; i < BESIDE; i++)
+        unlink(path_of(id, beside[i]).s);
 }
 
 int record_log_open(const char *id)
@@ -177,10 +186,12 @@ int record_log_open(const char *id)
 
 static int is_record(const struct dirent *x)
 {
-    size_t n = strlen(x->d_name);
+    const char *dot = strrchr(x->d_name, '.');
 
-    return record_id_valid(x->d_name) &&
-           !(n > 4 && !strcmp(x->d_name + n - 4, ".log"));
+    for (size_t i = 0; dot && i < BESIDE; i++)
+        if (!strcmp(dot, beside[i]))
+            return 0;
+    return record_id_valid(x->d_name);
 }
 
 int record_list(void (*each)(void *arg, const char *id), void *arg,

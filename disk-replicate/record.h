@@ -10,6 +10,8 @@
 
 #include "disk-replicate/disk.h"
 
+#define RECORD_PATH 384
+
 /* 1 to 63 of [A-Za-z0-9._-], not beginning with a dot. */
 bool record_id_valid(const char *id);
 
@@ -26,7 +28,10 @@ int record_lock(const char *id, unsigned wait_ms, int *lock_fd, struct err *e);
 void record_remove(const char *id);
 /* Note that this process is its server. */
 void record_server(const char *id);
-/* The log beside it, for appending; -1. */
+/* The path of a file beside it: its name is the id and `suffix`, one of .log,
+ * .ctl (the socket of disk_control.h), .page (its shared page). */
+void record_path(const char *id, const char *suffix, char out[RECORD_PATH]);
+/* The log, for appending; -1. */
 int record_log_open(const char *id);
 
 /* Call `each` with all ids; returns their number, or -1. */

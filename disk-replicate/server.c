@@ -28,6 +28,7 @@ struct worker {
 
 struct server {
     struct image *image;
+    struct server_watch *watch; /* NULL: nobody */
     struct worker worker[WORKERS_MAX];
     unsigned workers;
     int fd; /* of the connection */
@@ -45,6 +46,7 @@ struct server {
 struct job {
     struct nbd_header header;
     struct range range; /* of a write */
+    bool zeroes;        /* a discard is one */
     int error;
 };
 
@@ -126,11 +128,35 @@ static int job_do(struct server *s, const struct job *j, uint8_t *data)
     case NBD_FLUSH:
         return image_flush(s->image);
     case NBD_TRIM:
+        if (j->zeroes)
+            return image_zero(s->image, h->offset, h->length, true, fua);
         return image_trim(s->image, h->offset, h->length, fua);
     default:
         return image_zero(s->image, h->offset, h->length,
                           !(h->flags & NBD_NO_HOLE), fua);
     }
+}
+
+static bool job_writes(const struct job *j)
+{
+    return j->header.command != NBD_READ && j->header.command != NBD_FLUSH;
+}
+
+/* With the range taken. */
+static void job_run(struct server *s, struct job *j, uint8_t *data)
+{
+    const struct nbd_header *h = &j->header;
+    struct server_watch *w = s->watch;
+
+    if (!j->error && w)
+        j->error = w->ask(w, job_writes(j));
+    if (j->error)
+        return;
+    j->zeroes = w && __atomic_load_n(&w->discards_zero, __ATOMIC_SEQ_CST);
+    j->error = job_do(s, j, data);
+    if (w && job_writes(j) && (h->command != NBD_TRIM || j->zeroes))
+        w->wrote(w, h->offset, h->length, h->command == NBD_WRITE ? data : NULL,
+                 j->error);
 }
 
 static void job_count(struct server_counts *c, const struct job *j)
@@ -155,10 +181,10 @@ static void job_count(struct server_counts *c, const struct job *j)
     }
 }
 
-static void range_wait(struct server *s, const struct job *j)
+static void range_wait(struct server *s, const struct range *r)
 {
     pthread_mutex_lock(&s->state);
-    while (!j->range.granted)
+    while (!r->granted)
         pthread_cond_wait(&s->granted, &s->state);
     pthread_mutex_unlock(&s->state);
 }
@@ -176,10 +202,9 @@ static void job_end(struct server *s, struct job *j)
 static void range_take(struct server *s, struct job *j)
 {
     const struct nbd_header *h = &j->header;
-    bool writes = h->command != NBD_READ && h->command != NBD_FLUSH;
 
     j->range.offset = h->offset;
-    j->range.length = writes && !j->error ? h->length : 0;
+    j->range.length = job_writes(j) && !j->error ? h->length : 0;
     pthread_mutex_lock(&s->state);
     ranges_take(&s->ranges, &j->range);
     pthread_mutex_unlock(&s->state);
@@ -243,9 +268,8 @@ static void *worker_main(void *arg)
         pthread_mutex_unlock(&s->receive);
         if (!any)
             return NULL;
-        range_wait(s, &j);
-        if (!j.error)
-            j.error = job_do(s, &j, w->buffer);
+        range_wait(s, &j.range);
+        job_run(s, &j, w->buffer);
         job_end(s, &j);
         job_answer(s, &j, w->buffer);
         if (j.header.command == NBD_READ || j.header.command == NBD_WRITE)
@@ -295,6 +319,27 @@ int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
             err_set(why, "the last sync: %s", strerror(error));
     }
     return 0;
+}
+
+void server_set_watch(struct server *s, struct server_watch *w)
+{
+    s->watch = w;
+}
+
+int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len)
+{
+    struct range r = {.offset = offset, .length = len};
+
+    pthread_mutex_lock(&s->state);
+    ranges_take(&s->ranges, &r);
+    pthread_mutex_unlock(&s->state);
+    range_wait(s, &r);
+    int error = image_read(s->image, offset, p, len);
+    pthread_mutex_lock(&s->state);
+    if (ranges_give(&s->ranges, &r))
+        pthread_cond_broadcast(&s->granted);
+    pthread_mutex_unlock(&s->state);
+    return error;
 }
 
 void server_counts(struct server *s, struct server_counts *out)

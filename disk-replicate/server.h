@@ -2,10 +2,11 @@
 /* Serving one image on a connected socket, with the transmission phase of NBD
  * (nbd.h): some workers, each of which takes a request off the socket, does it
  * and answers. Writes that overlap are done in the order in which they came.
- * Unprotected: nothing is logged yet. */
+ * Who else has to know of each request is a server_watch. */
 #ifndef DISK_REPLICATE_SERVER_H
 #define DISK_REPLICATE_SERVER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -25,6 +26,19 @@ struct server_counts {
     uint64_t errors; /* answered with an error */
 };
 
+/* Called by the workers, several at once; a request's own range is theirs. */
+struct server_watch {
+    /* Before each; an errno refuses it. */
+    int (*ask)(struct server_watch *w, bool writes);
+    /* After each that wrote, or tried to (`error`), before it is answered and
+     * before an overlapping one begins. `data` NULL: zeroes. */
+    void (*wrote)(struct server_watch *w, uint64_t offset, uint32_t len,
+                  const void *data, int error);
+    /* Discards have to read as zeroes; else they are hints, nobody is told of
+     * them, and what they leave is seen by reading. Atomic. */
+    bool discards_zero;
+};
+
 /* `workers`: 1 to 64; memory for their buffers is got and touched here. The
  * image stays the caller's. */
 int server_open(struct server **s, struct image *image, unsigned workers,
@@ -36,6 +50,13 @@ void server_close(struct server *s);
  * at a time. The descriptor stays the caller's. -1: threads could not be
  * started. *why says how a lost one ended. */
 int server_run(struct server *s, int fd, enum server_end *end, struct err *why);
+
+/* Before the first run. */
+void server_set_watch(struct server *s, struct server_watch *w);
+
+/* Read while nobody writes there. Any thread but a worker. Returns 0 or an
+ * errno. */
+int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len);
 
 /* Any thread. */
 void server_counts(struct server *s, struct server_counts *out);

@@ -71,6 +71,15 @@ static void background(const char *id, int ready_fd, int lock_fd)
         log_warn("disk=%s chdir: %s", id, strerror(errno));
 }
 
+static void faults_setup(void)
+{
+    const char *root = getenv("UNDERSTUDY_ROOT");
+    char dir[PATH_MAX];
+
+    snprintf(dir, sizeof dir, "%s/run/understudy", root ? root : "");
+    fault_setup(dir);
+}
+
 static int keeper_process(const struct disk_config *c, int ready_fd,
                           int lock_fd)
 {
@@ -79,7 +88,7 @@ static int keeper_process(const struct disk_config *c, int ready_fd,
     snprintf(name, sizeof name, "disk %s", c->id);
     background(c->id, ready_fd, lock_fd);
     log_setup(name, LOG_INFO);
-    fault_setup("/run/understudy");
+    faults_setup();
     int status = disk_keep(c, ready_fd);
     record_remove(c->id);
     return status;
@@ -175,7 +184,7 @@ static int stop(const struct disk_config *c, struct err *e)
 
     disk_name(c->id, name);
     if (!c->link->ops->find(c->link, name, &index, &why)) {
-        if (c->link->ops->disconnect(c->link, index, e))
+        if (c->link->ops->disconnect(c->link, name, index, e))
             return -1;
     } else if (why.kind != ERR_GONE) {
         *e = why;
@@ -287,6 +296,8 @@ int main(int argc, char **argv)
     int option;
 
     log_setup("understudy-disk", LOG_INFO);
+    if (getenv("UNDERSTUDY_NBD"))
+        c.link = &nbdlink_fake;
     signal(SIGPIPE, SIG_IGN);
     while ((option = getopt_long(argc, argv, "rt:d:w:Vh", options, NULL)) !=
            -1) {

@@ -414,6 +414,30 @@ static void a_start_that_fails_says_why(void **s)
     finish(&t);
 }
 
+/* Where the socket of its control goes, beside a record that isn't there. */
+static char root[] = "/tmp/understudy-disk-root-XXXXXX";
+
+static int root_make(void **state)
+{
+    char command[128];
+
+    (void)state;
+    if (!mkdtemp(root) || setenv("UNDERSTUDY_ROOT", root, 1))
+        return -1;
+    snprintf(command, sizeof command, "mkdir -p '%s/run/understudy/disk'",
+             root);
+    return system(command);
+}
+
+static int root_remove(void **state)
+{
+    char command[128];
+
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", root);
+    return system(command);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -425,5 +449,5 @@ int main(void)
     };
 
     log_setup("disk", 0); /* kills are told as errors */
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, root_make, root_remove);
 }

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/* How a VM's agent speaks to the block server of one disk: a socket beside the
+ * disk's record, one request and its answer at a time, and a shared page, which
+ * never waits for anybody.
+ *
+ *     request  4 type  4 length  payload
+ *     answer   4 status: 0, or an err_kind  4 length  payload, or the error's
+ *              text
+ *
+ * Little-endian. A server talks to one agent at a time; when the connection
+ * ends, a log is given up, and so is what a journal holds of an epoch that is
+ * not prepared. A request that can't be done changes nothing. */
+#ifndef DISK_REPLICATE_DISK_CONTROL_H
+#define DISK_REPLICATE_DISK_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/bytes.h"
+#include "common/err.h"
+#include "disk-replicate/disk.h"
+#include "disk-replicate/extents.h"
+
+#define DISKCTL_HEAD    8u
+#define DISKCTL_MAX     (EXTENTS_BYTES_MAX + 64u) /* of a payload */
+#define DISKCTL_MS      10000 /* an answer takes no longer; else it is hung */
+#define DISKCTL_SYNC_MS 60000 /* of what waits for the disk */
+#define DISKS_MAX       16    /* of a VM */
+
+enum diskctl_type {
+    DISKCTL_INFO = 1, /* -> 8 bytes of the image */
+    /* The primary's. LOG: 4 pages, 4 entries of the log, which begins empty. */
+    DISKCTL_LOG,
+    DISKCTL_UNLOG,
+    DISKCTL_COPY,   /* 8 sector -> 8 the next one, then a piece (extents.h) */
+    DISKCTL_FETCH,  /* 8 open cut: epochlog_fetch() */
+    DISKCTL_NEXT,   /* 8 epoch, 4 sequence -> a piece, or nothing */
+    DISKCTL_FORGET, /* 8 cut: epochlog_commit() */
+    /* The backup's. REPLICA: 8 bytes of the primary's image; what is here is
+     * overwritten from now on, and of no use until the first epoch. */
+    DISKCTL_REPLICA,
+    DISKCTL_LIVE,    /* a piece of the initial copy */
+    DISKCTL_PIECE,   /* one of the next epoch */
+    DISKCTL_PREPARE, /* 8 epoch, 4 pieces, 4 zero, 8 bytes, 8 digest */
+    DISKCTL_DECIDE,
+    DISKCTL_DROP,
+    DISKCTL_PROMOTE, /* 8 epoch: the image is exactly that, durably, and is
+                      * the VM's disk from now on. Done before: fine */
+};
+
+/* Mapped by the server and by its agent. Every field is atomic. */
+struct disk_page {
+    uint64_t cut;   /* the agent: the open cut, from 1 */
+    uint32_t early; /* the server: an epoch is wanted soon */
+    uint32_t lost;  /* the server: the log lacks something */
+    uint64_t held_bytes;
+};
+
+/* --- The agent's side: blocks, any one thread -------------------------------
+ */
+
+struct diskctl {
+    int fd; /* -1: closed */
+    char id[DISK_ID];
+};
+
+/* `id` may be c->id. */
+int diskctl_open(struct diskctl *c, const char *id, struct err *e);
+void diskctl_close(struct diskctl *c);
+/* ERR_TIMEOUT, ERR_GONE: the connection is closed. Others: the server's
+ * refusal. *answer may be NULL. */
+int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,
+                 size_t len, struct buf *answer, struct err *e);
+/* The server's page, unmapped with munmap(); NULL with *e. */
+struct disk_page *diskctl_page(const char *id, struct err *e);
+
+/* The writable disks of a domain that are served by us: their ids, by number of
+ * the device. Returns how many, or -1. */
+int diskctl_disks(uint32_t domid, char ids[DISKS_MAX][DISK_ID], struct err *e);
+/* The device's number out of such an id. */
+uint32_t diskctl_device(const char *id);
+
+/* --- The server's side -------------------------------------------------------
+ */
+
+struct duty;
+struct diskctl_server;
+
+/* Listen, on a thread of its own, and do what is asked with `duty`. */
+int diskctl_start(struct diskctl_server **s, const char *id, struct duty *duty,
+                  struct err *e);
+void diskctl_stop(struct diskctl_server *s);
+
+#endif

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What a block server does beside serving; see duty.h. The workers call the
+ * watch, the control thread all else. */
+#include "disk-replicate/duty_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "disk-replicate/record.h"
+
+/* How long a write waits for room in the log. A guest whose tasks wait for
+ * their disk can't be suspended, so it must not wait for the epoch that would
+ * make room. */
+#define ROOM_MS    2000
+#define STEP_BYTES EXTENTS_DATA_MAX /* that are logged at once */
+#define COPY_STEPS 32               /* of reading, a COPY */
+#define PAGES_MAX  (64u << 20 >> 12)
+
+#define page_store(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
+
+void duty_mode_set(struct duty *d, enum duty_mode to)
+{
+    pthread_mutex_lock(&d->lock);
+    d->mode = to;
+    pthread_cond_broadcast(&d->room);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* --- The workers -----------------------------------------------------------
+ */
+
+static int watch_ask(struct server_watch *w, bool writes)
+{
+    struct duty *d = (struct duty *)w;
+
+    (void)writes;
+    pthread_mutex_lock(&d->lock);
+    bool serves = d->mode == DUTY_PLAIN || d->mode == DUTY_LOG;
+    pthread_mutex_unlock(&d->lock);
+    return serves ? 0 : EIO;
+}
+
+static void load_note(struct duty *d)
+{
+    struct epochlog_load l = epochlog_load(d->log);
+
+    page_store(&d->page->held_bytes, (uint64_t)l.pages_used * EPOCHLOG_BLOCK);
+    page_store(&d->page->early, l.early);
+}
+
+/* The lock is held. The log is of no more use; its agent sees that. */
+static void log_lose(struct duty *d, const char *why)
+{
+    if (!d->page->lost)
+        log_warn("disk=%s the log of this epoch is lost: %s", d->id, why);
+    page_store(&d->page->lost, 1);
+    pthread_cond_broadcast(&d->room);
+}
+
+/* The lock is held, and given up while it waits. */
+static void step_log(struct duty *d, uint64_t offset, uint32_t len,
+                     const void *data, const struct timespec *until)
+{
+    int r = 0;
+
+    while (d->mode == DUTY_LOG && !d->page->lost) {
+        uint64_t cut = __atomic_load_n(&d->page->cut, __ATOMIC_SEQ_CST);
+        bool in =
+            epochlog_write(d->log, cut, offset / SECTOR, len / SECTOR, data);
+        load_note(d);
+        if (in)
+            return;
+        page_store(&d->page->early, 1);
+        if (r == ETIMEDOUT)
+            log_lose(d, "it is full, and no epoch was committed in time");
+        else
+            r = pthread_cond_timedwait(&d->room, &d->lock, until);
+    }
+}
+
+static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
+                        const void *data, int error)
+{
+    struct duty *d = (struct duty *)w;
+    const uint8_t *from = data;
+    struct timespec until;
+    uint64_t end = clock_ns() + ROOM_MS * NS_PER_MS;
+
+    until.tv_sec = (time_t)(end / NS_PER_SEC);
+    until.tv_nsec = (long)(end % NS_PER_SEC);
+    pthread_mutex_lock(&d->lock);
+    if (d->mode == DUTY_LOG && error)
+        log_lose(d, "a write failed here");
+    for (uint32_t n; len > 0; offset += n, len -= n) {
+        n = len < STEP_BYTES ? len : STEP_BYTES;
+        step_log(d, offset, n, from, &until);
+        from = from ? from + n : NULL;
+    }
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* --- The primary's ---------------------------------------------------------
+ */
+
+static void log_end(struct duty *d)
+{
+    page_store(&d->watch.discards_zero, false);
+    pthread_mutex_lock(&d->lock);
+    if (d->mode == DUTY_LOG)
+        d->mode = DUTY_PLAIN;
+    epochlog_free(d->log);
+    d->log = NULL;
+    pthread_cond_broadcast(&d->room);
+    pthread_mutex_unlock(&d->lock);
+    page_store(&d->page->early, 0);
+    page_store(&d->page->held_bytes, 0);
+}
+
+static int log_begin(struct duty *d, struct reader *r, struct err *e)
+{
+    struct epochlog_config c = {.pages = read_u32(r), .entries = read_u32(r)};
+    struct epochlog *log = NULL;
+
+    if (!reader_done(r) || c.pages > PAGES_MAX || c.entries > 64 * PAGES_MAX)
+        return err_set(e, "malformed request");
+    if (d->mode != DUTY_PLAIN && d->mode != DUTY_LOG)
+        return err_kind(e, ERR_REFUSED, "%s is a replica", d->image->path);
+    log_end(d);
+    if (epochlog_open(&log, &c, e))
+        return -1;
+    page_store(&d->page->cut, 1);
+    page_store(&d->page->lost, 0);
+    page_store(&d->watch.discards_zero, true);
+    pthread_mutex_lock(&d->lock);
+    d->log = log;
+    d->mode = DUTY_LOG;
+    pthread_mutex_unlock(&d->lock);
+    return 0;
+}
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+    return !p[0] && !memcmp(p, p + 1, len - 1);
+}
+
+/* By blocks, the last one may be short. False: the piece is full. */
+static bool blocks_add(struct duty *d, uint64_t offset, uint32_t len)
+{
+    for (uint32_t at = 0, n; at < len; at += n) {
+        n = len - at < EPOCHLOG_BLOCK ? len - at : EPOCHLOG_BLOCK;
+        const uint8_t *p = d->block + at;
+        bool zero = is_zero(p, n);
+        struct extent x = {.sector = (offset + at) / SECTOR,
+                           .sectors = n / SECTOR,
+                           .kind = zero ? EXTENT_ZERO : EXTENT_DATA,
+                           .data = zero ? NULL : p};
+        if (!extents_add(&d->piece, &x))
+            return false;
+    }
+    return true;
+}
+
+/* A piece of the image as it is now, from a sector on: as much as a piece
+ * holds, or some megabytes of zeroes. */
+static int copy(struct duty *d, struct reader *r, struct buf *answer,
+                struct err *e)
+{
+    uint64_t sector = read_u64(r);
+
+    if (!reader_done(r) || sector >= d->image->bytes / SECTOR)
+        return err_set(e, "malformed request");
+    uint64_t at = sector * SECTOR;
+    extents_begin(&d->piece, 1, 0);
+    for (int i = 0; i < COPY_STEPS && at < d->image->bytes; i++) {
+        uint64_t left = d->image->bytes - at;
+        uint32_t n =
+            left < EXTENTS_DATA_MAX ? (uint32_t)left : EXTENTS_DATA_MAX;
+        if (d->piece.data.len + n > EXTENTS_DATA_MAX)
+            n = EXTENTS_DATA_MAX - (uint32_t)d->piece.data.len;
+        if (left < n)
+            n = (uint32_t)left;
+        int error = n ? server_read_still(d->server, at, d->block, n) : 0;
+        if (error) {
+            errno = error;
+            return err_sys(e, "read %s at %lu", d->image->path, at);
+        }
+        if (!n || !blocks_add(d, at, n))
+            break;
+        at += n;
+    }
+    const struct buf *piece = extents_end(&d->piece);
+    buf_u64(answer, at / SECTOR);
+    buf_put(answer, piece->data, piece->len);
+    return 0;
+}
+
+static int log_usable(const struct duty *d, struct err *e)
+{
+    if (d->mode != DUTY_LOG)
+        return err_set(e, "it logs nothing");
+    return d->page->lost ? err_set(e, "its log lacks something") : 0;
+}
+
+static int log_fetch(struct duty *d, uint64_t open, struct err *e)
+{
+    if (log_usable(d, e))
+        return -1;
+    pthread_mutex_lock(&d->lock);
+    bool can = epochlog_fetch(d->log, open);
+    pthread_mutex_unlock(&d->lock);
+    return can ? 0 : err_set(e, "its log is not complete");
+}
+
+static int log_next(struct duty *d, struct reader *r, struct buf *answer,
+                    struct err *e)
+{
+    uint64_t epoch = read_u64(r);
+    uint32_t sequence = read_u32(r);
+
+    if (!reader_done(r) || !epoch)
+        return err_set(e, "malformed request");
+    if (log_usable(d, e))
+        return -1;
+    pthread_mutex_lock(&d->lock);
+    bool more = epochlog_next(d->log, &d->piece, epoch, sequence);
+    pthread_mutex_unlock(&d->lock);
+    if (more) {
+        const struct buf *piece = extents_end(&d->piece);
+        buf_put(answer, piece->data, piece->len);
+    }
+    return 0;
+}
+
+static int log_forget(struct duty *d, uint64_t cut, struct err *e)
+{
+    if (d->mode != DUTY_LOG)
+        return err_set(e, "it logs nothing");
+    pthread_mutex_lock(&d->lock);
+    bool can = epochlog_commit(d->log, cut);
+    load_note(d);
+    pthread_cond_broadcast(&d->room);
+    pthread_mutex_unlock(&d->lock);
+    return can ? 0 : err_set(e, "its log holds writes after cut %lu", cut);
+}
+
+/* --- Requests ---------------------------------------------------------------
+ */
+
+static int prepare(struct duty *d, struct reader *r, struct err *e)
+{
+    struct journal_totals t = {.epoch = read_u64(r), .pieces = read_u32(r)};
+
+    uint32_t zero = read_u32(r);
+    t.bytes = read_u64(r);
+    t.digest = read_u64(r);
+    if (!reader_done(r) || zero)
+        return err_set(e, "malformed request");
+    return replica_duty_prepare(d, &t, e);
+}
+
+static int with_number(struct duty *d, enum diskctl_type type, struct reader *r,
+                       struct err *e)
+{
+    uint64_t n = read_u64(r);
+
+    if (!reader_done(r))
+        return err_set(e, "malformed request");
+    switch (type) {
+    case DISKCTL_FETCH:
+        return log_fetch(d, n, e);
+    case DISKCTL_FORGET:
+        return log_forget(d, n, e);
+    case DISKCTL_REPLICA:
+        return replica_duty_begin(d, n, e);
+    default:
+        return replica_duty_promote(d, n, e);
+    }
+}
+
+int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
+            struct buf *answer, struct err *e)
+{
+    struct reader r = reader_of(p, len);
+
+    switch (type) {
+    case DISKCTL_INFO:
+        buf_u64(answer, d->image->bytes);
+        return 0;
+    case DISKCTL_LOG:
+        return log_begin(d, &r, e);
+    case DISKCTL_UNLOG:
+        log_end(d);
+        return 0;
+    case DISKCTL_COPY:
+        return copy(d, &r, answer, e);
+    case DISKCTL_NEXT:
+        return log_next(d, &r, answer, e);
+    case DISKCTL_LIVE:
+        return replica_duty_live(d, p, len, e);
+    case DISKCTL_PIECE:
+        return replica_duty_piece(d, p, len, e);
+    case DISKCTL_PREPARE:
+        return prepare(d, &r, e);
+    case DISKCTL_DECIDE:
+        return replica_duty_decide(d, e);
+    case DISKCTL_DROP:
+        replica_duty_drop(d);
+        return 0;
+    case DISKCTL_FETCH:
+    case DISKCTL_FORGET:
+    case DISKCTL_REPLICA:
+    case DISKCTL_PROMOTE:
+        return with_number(d, type, &r, e);
+    }
+    return err_set(e, "unknown request %u", (unsigned)type);
+}
+
+void duty_hangup(struct duty *d)
+{
+    if (d->mode == DUTY_LOG)
+        log_end(d);
+    replica_duty_hangup(d);
+}
+
+bool duty_idle(struct duty *d)
+{
+    return replica_duty_idle(d);
+}
+
+/* --- Life --------------------------------------------------------------------
+ */
+
+/* Zeroed also where a predecessor had one: its log is gone. */
+static int page_make(struct duty *d, struct err *e)
+{
+    char path[RECORD_PATH];
+
+    record_path(d->id, ".page", path);
+    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, sizeof *d->page))
+        return err_sys(e, "make %s", path);
+    d->page = mmap(NULL, sizeof *d->page, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (d->page == MAP_FAILED) {
+        d->page = NULL;
+        return err_sys(e, "map %s", path);
+    }
+    page_store(&d->page->lost, 1);
+    return 0;
+}
+
+static void sync_init(struct duty *d)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&d->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&d->room, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+int duty_open(struct duty **out, const char *id, struct image *image,
+              struct server *server, struct err *e)
+{
+    struct duty *d = calloc(1, sizeof *d);
+
+    if (!d)
+        return err_sys(e, "disk");
+    d->watch.ask = watch_ask;
+    d->watch.wrote = watch_wrote;
+    d->image = image;
+    d->server = server;
+    d->journal_file.fd = -1;
+    snprintf(d->id, sizeof d->id, "%s", id);
+    sync_init(d);
+    d->block = malloc(EXTENTS_DATA_MAX);
+    if (!d->block || page_make(d, e) || duty_mark_read(d, e)) {
+        duty_close(d, false);
+        return -1;
+    }
+    d->mode = d->mark == MARK_NONE ? DUTY_PLAIN : DUTY_HELD;
+    if (d->mode == DUTY_HELD)
+        log_warn("disk=%s image=%s is a replica: nobody is served before a "
+                 "takeover or a new copy",
+                 d->id, image->path);
+    server_set_watch(server, &d->watch);
+    *out = d;
+    return 0;
+}
+
+void duty_close(struct duty *d, bool end)
+{
+    if (!d)
+        return;
+    replica_duty_end(d, end);
+    epochlog_free(d->log);
+    if (d->page) {
+        page_store(&d->page->lost, 1);
+        munmap(d->page, sizeof *d->page);
+    }
+    extents_free(&d->piece);
+    free(d->block);
+    pthread_mutex_destroy(&d->lock);
+    pthread_cond_destroy(&d->room);
+    free(d);
+}

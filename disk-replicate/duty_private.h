@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Inside of the duty: duty.c has the modes and the primary's, duty_replica.c
+ * the backup's, duty_files.c what is on this host's disk. */
+#ifndef DISK_REPLICATE_DUTY_PRIVATE_H
+#define DISK_REPLICATE_DUTY_PRIVATE_H
+
+#include <pthread.h>
+
+#include "disk-replicate/duty.h"
+#include "disk-replicate/epochlog.h"
+#include "disk-replicate/journal.h"
+
+enum duty_mode {
+    DUTY_PLAIN,
+    DUTY_LOG,     /* the primary's */
+    DUTY_REPLICA, /* the backup's: nobody's request is served */
+    DUTY_HELD,    /* there is a replica, of an earlier server: the same */
+};
+
+/* What KEY.replica says. */
+enum duty_mark { MARK_NONE, MARK_SYNCING, MARK_WHOLE };
+
+struct duty {
+    struct server_watch watch; /* first */
+    char id[DISK_ID];
+    struct image *image;
+    struct server *server;
+    struct disk_page *page;
+
+    pthread_mutex_t lock;
+    pthread_cond_t room; /* on CLOCK_MONOTONIC */
+    /* Under `lock`. */
+    enum duty_mode mode;
+    struct epochlog *log; /* LOG */
+
+    /* The control thread's. */
+    struct extents_builder piece;
+    uint8_t *block; /* EXTENTS_DATA_MAX */
+    enum duty_mark mark;
+    struct journal *journal; /* REPLICA */
+    struct store journal_file;
+};
+
+void duty_mode_set(struct duty *d, enum duty_mode to);
+
+/* duty_files.c */
+#define DUTY_KEY 17 /* with its NUL */
+void duty_path(const struct duty *d, const char *suffix, char *out,
+               size_t size);
+int duty_mark_read(struct duty *d, struct err *e);
+/* Durable when it returns. */
+int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e);
+/* The journal's file, JOURNAL_FILE bytes of it on the disk. */
+int duty_journal_file(struct duty *d, bool create, struct err *e);
+void duty_journal_config(struct duty *d, struct journal_config *c);
+void duty_journal_remove(struct duty *d);
+
+/* duty_replica.c */
+int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e);
+int replica_duty_live(struct duty *d, const void *p, size_t len, struct err *e);
+int replica_duty_piece(struct duty *d, const void *p, size_t len,
+                       struct err *e);
+int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
+                         struct err *e);
+int replica_duty_decide(struct duty *d, struct err *e);
+void replica_duty_drop(struct duty *d);
+void replica_duty_hangup(struct duty *d);
+int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e);
+bool replica_duty_idle(struct duty *d);
+void replica_duty_end(struct duty *d, bool end);
+
+#endif

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The duty of a backup's server; see duty.h. The control thread's. */
+#include "disk-replicate/duty_private.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/log.h"
+
+static int is_replica(const struct duty *d, struct err *e)
+{
+    return d->mode == DUTY_REPLICA
+               ? 0
+               : err_kind(e, ERR_REFUSED, "it is no replica's");
+}
+
+static void journal_end(struct duty *d)
+{
+    journal_close(d->journal);
+    d->journal = NULL;
+}
+
+/* The mark is there before the first byte is overwritten. */
+int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e)
+{
+    struct journal_config c;
+    uint64_t salt;
+
+    if (d->mode == DUTY_LOG)
+        return err_kind(e, ERR_REFUSED, "it is a protected VM's");
+    if (d->image->read_only)
+        return err_kind(e, ERR_REFUSED, "%s is read-only here", d->image->path);
+    if (bytes != d->image->bytes) {
+        err_kind(e, ERR_REFUSED, "%s has %lu bytes here, and %lu there",
+                 d->image->path, d->image->bytes, bytes);
+        return err_hint(e, "truncate -s %lu %s, on this host", bytes,
+                        d->image->path);
+    }
+    if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
+        return err_sys(e, "random bytes");
+    journal_end(d);
+    duty_mode_set(d, DUTY_REPLICA);
+    if (duty_mark_write(d, MARK_SYNCING, e) || duty_journal_file(d, true, e))
+        return -1;
+    duty_journal_config(d, &c);
+    if (journal_format(&c, salt, 0, clock_wall_ms(), e))
+        return -1;
+    return journal_open(&d->journal, &c, e);
+}
+
+int replica_duty_live(struct duty *d, const void *p, size_t len, struct err *e)
+{
+    struct store *image = &d->image->store;
+    uint64_t next = 0;
+    struct extents x;
+    struct extent one;
+
+    if (is_replica(d, e))
+        return -1;
+    if (d->mark != MARK_SYNCING)
+        return err_set(e, "a piece of the initial copy, and it is over");
+    if (extents_read(p, len, d->image->bytes / SECTOR, &next, &x, e))
+        return -1;
+    while (extents_next(&x, &one)) {
+        uint64_t at = one.sector * SECTOR,
+                 bytes = one.sectors * (uint64_t)SECTOR;
+        if (one.kind == EXTENT_DATA
+                ? image->ops->write(image, at, one.data, bytes, e)
+                : image->ops->zero(image, at, bytes, e))
+            return -1;
+    }
+    return 0;
+}
+
+int replica_duty_piece(struct duty *d, const void *p, size_t len, struct err *e)
+{
+    bool done = false;
+
+    if (is_replica(d, e))
+        return -1;
+    if (!d->journal)
+        return err_set(e, "there is no journal");
+    while (journal_room(d->journal, len) == JOURNAL_FULL && !done)
+        if (journal_apply(d->journal, &done, e))
+            return -1;
+    return journal_receive(d->journal, p, len, e);
+}
+
+/* From the first one on the image, with the journal, is of use. */
+int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
+                         struct err *e)
+{
+    struct store *image = &d->image->store;
+    bool first = d->mark == MARK_SYNCING;
+
+    if (is_replica(d, e))
+        return -1;
+    if (!d->journal)
+        return err_set(e, "there is no journal");
+    if ((first && image->ops->sync(image, e)) ||
+        journal_prepare(d->journal, t, clock_wall_ms(), first, e) ||
+        (first && duty_mark_write(d, MARK_WHOLE, e)))
+        return -1;
+    fault_point("duty.prepared");
+    return 0;
+}
+
+int replica_duty_decide(struct duty *d, struct err *e)
+{
+    if (is_replica(d, e))
+        return -1;
+    if (!d->journal || !journal_status(d->journal).prepared)
+        return err_set(e, "nothing is prepared");
+    journal_decide(d->journal);
+    return 0;
+}
+
+void replica_duty_drop(struct duty *d)
+{
+    if (d->mode == DUTY_REPLICA && d->journal)
+        journal_drop(d->journal);
+}
+
+/* What is prepared may have been decided, and we not told. */
+void replica_duty_hangup(struct duty *d)
+{
+    if (d->journal && !journal_status(d->journal).prepared)
+        replica_duty_drop(d);
+}
+
+/* A successor of the server that had the replica: what is whole in the journal
+ * is applied when it is opened. */
+static int journal_again(struct duty *d, struct err *e)
+{
+    struct journal_config c;
+
+    if (d->mark != MARK_WHOLE)
+        return err_kind(e, ERR_REFUSED, "%s was not copied to the end",
+                        d->image->path);
+    if (d->journal)
+        return 0;
+    if (duty_journal_file(d, false, e))
+        return -1;
+    duty_journal_config(d, &c);
+    return journal_open(&d->journal, &c, e);
+}
+
+/* The mark goes last: until then it is done again. */
+static int plain_become(struct duty *d, struct err *e)
+{
+    if (journal_retire(d->journal, e) || duty_mark_write(d, MARK_NONE, e))
+        return -1;
+    journal_end(d);
+    duty_journal_remove(d);
+    duty_mode_set(d, DUTY_PLAIN);
+    return 0;
+}
+
+int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e)
+{
+    if (d->mode == DUTY_PLAIN)
+        return 0;
+    if (d->mode == DUTY_LOG)
+        return err_kind(e, ERR_REFUSED, "it is a protected VM's");
+    if (journal_again(d, e))
+        return -1;
+    struct journal_status s = journal_status(d->journal);
+    if (s.prepared && epoch == s.committed + 1) {
+        journal_decide(d->journal);
+        s.committed++;
+    }
+    if (s.committed != epoch)
+        return err_kind(e, ERR_REFUSED, "%s is of epoch %lu, not %lu",
+                        d->image->path, s.committed, epoch);
+    if (plain_become(d, e))
+        return -1;
+    log_info("disk=%s epoch=%lu is what the image holds", d->id, epoch);
+    return 0;
+}
+
+bool replica_duty_idle(struct duty *d)
+{
+    struct err e = ERR_INIT;
+    bool done = false;
+
+    if (d->mode != DUTY_REPLICA || !d->journal)
+        return false;
+    struct journal_status s = journal_status(d->journal);
+    if (s.broken || s.applied == s.committed)
+        return false;
+    if (!journal_apply(d->journal, &done, &e))
+        return !done;
+    log_error("disk=%s applying epoch %lu: %s", d->id, s.applied + 1, e.text);
+    return false;
+}
+
+/* One that is whole becomes a plain image of its last epoch; any other stays
+ * what its mark says. */
+void replica_duty_end(struct duty *d, bool end)
+{
+    struct err e = ERR_INIT;
+
+    if (end && d->mode == DUTY_REPLICA && d->journal && d->mark == MARK_WHOLE &&
+        plain_become(d, &e))
+        log_error("disk=%s its last epoch: %s", d->id, e.text);
+    journal_end(d);
+    if (d->journal_file.fd >= 0)
+        close(d->journal_file.fd);
+    d->journal_file.fd = -1;
+}
