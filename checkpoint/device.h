@@ -19,6 +19,7 @@
 #define CHECKPOINT_DEVICE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -35,6 +36,13 @@ struct device_load {
 };
 
 struct checkpoint_device;
+
+/* Where a device's records go: DISK payloads of docs/epoch-format.md. Waits for
+ * room; -1: the engine has something else to do, return at once. */
+struct device_sink {
+    int (*put)(void *arg, const void *payload, size_t len, struct err *e);
+    void *arg;
+};
 
 struct checkpoint_device_ops {
     const char *name;
@@ -61,11 +69,55 @@ struct checkpoint_device_ops {
     int (*poll)(struct checkpoint_device *d, struct device_load *load,
                 struct err *e);
     void (*free)(struct checkpoint_device *d);
+
+    /* The rest is NULL in a device that holds nothing of the VM's state. Both
+     * are called while the guest runs, and wait for this host only. */
+
+    /* The initial copy, as live records. `begin`: from the start, forgetting
+     * what was marked. Returns when all has been put once; called again now
+     * and then until the first mark, to put what has changed since if it is
+     * much. An error makes the replica void. */
+    int (*copy)(struct checkpoint_device *d, bool begin,
+                const struct device_sink *sink, struct err *e);
+    /* After mark(n): put the records of epoch n; the whole epoch again after
+     * each mark(n). An error makes the replica void. */
+    int (*records)(struct checkpoint_device *d, uint64_t epoch,
+                   const struct device_sink *sink, struct err *e);
 };
 
 /* Embedded first in the implementation's own structure. */
 struct checkpoint_device {
     const struct checkpoint_device_ops *ops;
+};
+
+/* --- The backup's side of a device that has state ----------------------------
+ * Calls come from the replica's apply thread, and, when that is at rest, from
+ * who takes over. They may wait for this host's disk. After an error of any but
+ * `promote` the replica is void. */
+
+struct replica_device;
+
+struct replica_device_ops {
+    /* One DISK payload, live or of the epoch after the last decided one; not
+     * checked yet. */
+    int (*record)(struct replica_device *d, const void *payload, size_t len,
+                  struct err *e);
+    /* All of epoch n was handed over, and its digest is right: make sure that
+     * it can be kept whatever happens next. Epochs without records as well. */
+    int (*prepare)(struct replica_device *d, uint64_t epoch, struct err *e);
+    /* Epoch n is committed: it was prepared. */
+    int (*decide)(struct replica_device *d, struct err *e);
+    /* Forget all that is not decided. */
+    void (*drop)(struct replica_device *d);
+    /* The VM runs here from epoch n: have exactly that, durably. Idempotent. */
+    int (*promote)(struct replica_device *d, uint64_t epoch, struct err *e);
+    void (*free)(struct replica_device *d);
+};
+
+/* Embedded first in the implementation's own structure. */
+struct replica_device {
+    const struct replica_device_ops *ops;
+    uint64_t max_bytes; /* DISK payloads an epoch may have */
 };
 
 #endif

@@ -27,7 +27,7 @@ void engine_epoch_begin(struct engine *eng)
     epoch_hash_reset(eng->hash);
 }
 
-static enum turn record_send(struct engine *eng, enum epoch_record type)
+enum turn engine_record_send(struct engine *eng, enum epoch_record type)
 {
     const struct engine_sink *sink = &eng->config.sink;
     struct err error = ERR_INIT;
@@ -49,7 +49,7 @@ static enum turn record_send(struct engine *eng, enum epoch_record type)
     return engine_check(eng);
 }
 
-static void record_account(struct engine *eng)
+void engine_record_account(struct engine *eng)
 {
     epoch_hash_add(eng->hash, eng->record.data, eng->record.len);
     eng->at.bytes += eng->record.len;
@@ -82,11 +82,11 @@ enum turn engine_send_pages(struct engine *eng, bool live)
         n = encoder_chunk(eng->encoder, s->gfns + i, s->pages + i * HV_PAGE,
                           s->count - i, &eng->record);
         if (!live) {
-            record_account(eng);
+            engine_record_account(eng);
             eng->at.chunks++;
             eng->at.pages += n;
         }
-        turn = record_send(eng, EPOCH_PAGES);
+        turn = engine_record_send(eng, EPOCH_PAGES);
     }
     return turn;
 }
@@ -101,7 +101,7 @@ static enum turn commit_send(struct engine *eng)
     eng->commit_sent = eng->at.epoch;
     pthread_mutex_unlock(&eng->lock);
     eng->commit_ns = clock_ns();
-    return record_send(eng, EPOCH_COMMIT);
+    return engine_record_send(eng, EPOCH_COMMIT);
 }
 
 static enum turn epoch_send(struct engine *eng)
@@ -110,12 +110,14 @@ static enum turn epoch_send(struct engine *eng)
     uint64_t start = clock_ns();
     enum turn turn = engine_send_pages(eng, false);
 
+    if (turn == TURN_ON)
+        turn = engine_devices_records(eng);
     if (turn != TURN_ON)
         return turn;
     buf_clear(&eng->record);
     epoch_state_put(&eng->record, eng->at.epoch, state->data, state->len);
-    record_account(eng);
-    turn = record_send(eng, EPOCH_STATE);
+    engine_record_account(eng);
+    turn = engine_record_send(eng, EPOCH_STATE);
     fault_point("engine.before_commit");
     if (turn == TURN_ON)
         turn = commit_send(eng);

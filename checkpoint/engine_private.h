@@ -94,7 +94,15 @@ enum turn engine_sync(struct engine *eng);
  * any epoch, later as part of the open one. */
 enum turn engine_rounds(struct engine *eng, bool live);
 
+/* engine_devices.c: the records of the devices that have some. */
+enum turn engine_devices_copy(struct engine *eng, bool begin);
+enum turn engine_devices_records(struct engine *eng);
+
 /* engine_epoch.c */
+/* Send what is in eng->record, waiting for room. */
+enum turn engine_record_send(struct engine *eng, enum epoch_record type);
+/* Count it for the open epoch's COMMIT. */
+void engine_record_account(struct engine *eng);
 /* Start the open epoch's accounts, number committed + 1. */
 void engine_epoch_begin(struct engine *eng);
 /* Send what is in staging as PAGES. */

@@ -41,6 +41,8 @@ static enum turn round_run(struct engine *eng, bool live, bool progress)
     eng->capture.from = 0;
     while (capture_batch(&eng->capture)) {
         enum turn turn = engine_send_pages(eng, live);
+        if (turn == TURN_ON && live)
+            turn = engine_devices_copy(eng, false);
         if (turn != TURN_ON)
             return turn;
         done += eng->capture.staging.count * HV_PAGE;
@@ -102,7 +104,9 @@ enum turn engine_sync(struct engine *eng)
     bool taken = false;
 
     sync_begin(eng);
-    enum turn turn = engine_rounds(eng, true);
+    enum turn turn = engine_devices_copy(eng, true);
+    if (turn == TURN_ON)
+        turn = engine_rounds(eng, true);
     while (turn == TURN_ON && !taken) {
         turn = engine_epoch_run(eng, &taken);
         if (turn == TURN_ON && !taken)

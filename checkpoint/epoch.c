@@ -74,6 +74,29 @@ int epoch_state_read(const void *p, size_t len, uint64_t *epoch,
     return 0;
 }
 
+void epoch_disk_put(struct buf *b, const struct epoch_disk *d)
+{
+    buf_u32(b, d->device);
+    buf_u32(b, d->flags);
+}
+
+int epoch_disk_read(const void *p, size_t len, struct epoch_disk *d,
+                    const uint8_t **rest, size_t *rest_len, struct err *e)
+{
+    struct reader r = reader_of(p, len);
+
+    d->device = read_u32(&r);
+    d->flags = read_u32(&r);
+    bool begins = d->flags & EPOCH_DISK_BEGIN;
+    if (r.bad || !reader_left(&r) || len > EPOCH_MAX_DISK ||
+        d->flags & ~(uint32_t)EPOCH_DISK_FLAGS ||
+        (begins && !(d->flags & EPOCH_DISK_LIVE)))
+        return err_set(e, "malformed DISK of %zu bytes", len);
+    *rest = r.p;
+    *rest_len = reader_left(&r);
+    return 0;
+}
+
 struct epoch_hash {
     XXH3_state_t *state;
 };

@@ -13,22 +13,35 @@
 #include "common/err.h"
 
 /* The agent maps these to the link's record types. */
-enum epoch_record { EPOCH_PAGES = 1, EPOCH_STATE, EPOCH_COMMIT };
+enum epoch_record { EPOCH_PAGES = 1, EPOCH_STATE, EPOCH_COMMIT, EPOCH_DISK };
 
 #define EPOCH_MAX_GFN   (1ull << 28)           /* 1 TiB of guest */
 #define EPOCH_MAX_STATE (4u << 20)             /* platform state, bytes */
 #define EPOCH_MAX_BYTES (EPOCH_MAX_STATE + 64) /* any payload of ours */
+#define EPOCH_MAX_DISK  (400u << 10)           /* a DISK payload */
 
 struct epoch_digest {
     uint8_t bytes[16];
 };
 
-/* What COMMIT says about the PAGES and STATE records of its epoch. */
+/* DISK begins with this; what follows is opaque to the engine and the replica
+ * (disk-replicate/extents.h). */
+struct epoch_disk {
+    uint32_t device; /* number of the VM's disk */
+    uint32_t flags;
+};
+enum {
+    EPOCH_DISK_LIVE = 1,  /* of the initial copy */
+    EPOCH_DISK_BEGIN = 2, /* live, and the first of this disk: its size */
+    EPOCH_DISK_FLAGS = 3,
+};
+
+/* What COMMIT says about the other records of its epoch. */
 struct epoch_commit {
     uint64_t epoch;  /* from 1, consecutive */
     uint64_t pages;  /* directory entries in all chunks, repeats counted */
     uint32_t chunks; /* PAGES records */
-    uint64_t bytes;  /* payload bytes of PAGES and STATE */
+    uint64_t bytes;  /* payload bytes of PAGES, DISK and STATE */
     struct epoch_digest digest;
 };
 
@@ -49,6 +62,11 @@ void epoch_state_put(struct buf *b, uint64_t epoch, const void *state,
 /* *state points into p. */
 int epoch_state_read(const void *p, size_t len, uint64_t *epoch,
                      const uint8_t **state, size_t *state_len, struct err *e);
+
+void epoch_disk_put(struct buf *b, const struct epoch_disk *d);
+/* *rest is what follows, of *rest_len bytes, not 0. */
+int epoch_disk_read(const void *p, size_t len, struct epoch_disk *d,
+                    const uint8_t **rest, size_t *rest_len, struct err *e);
 
 /* The digest over an epoch's payloads, in order. */
 struct epoch_hash;

@@ -13,6 +13,7 @@
 #define SLACK_BYTES    (64ull << 20)
 #define ENTRY_BYTES    16          /* of bookkeeping a page, at most */
 #define LIVE_QUEUE_MAX (64u << 20) /* bytes waiting to be written */
+#define LIVE_DISK_MAX  (8u << 20)  /* a disk is slower */
 
 void held_clear(struct held *h)
 {
@@ -20,9 +21,28 @@ void held_clear(struct held *h)
         next = c->next;
         free(c);
     }
+    disk_records_free(&h->disk);
     buf_free(&h->state);
     memset(h, 0, sizeof *h);
     h->last = NULL;
+}
+
+void disk_records_free(struct disk_records *all)
+{
+    for (struct disk_record *r = all->first, *next; r; r = next) {
+        next = r->next;
+        free(r);
+    }
+    *all = (struct disk_records){0};
+}
+
+void held_add_disk(struct held *h, struct disk_record *r)
+{
+    if (!h->disk.first)
+        h->disk.last = &h->disk.first;
+    *h->disk.last = r;
+    h->disk.last = &r->next;
+    h->disk.bytes += r->len;
 }
 
 void held_add(struct held *h, struct chunk *c)
@@ -86,17 +106,23 @@ static int repeats_check(struct replica *rep, const struct chunk *c,
     return 0;
 }
 
+/* Waits for room among what is to be written; the lock is held. */
+static int live_room(struct replica *rep, struct err *e)
+{
+    while (rep->live.bytes > LIVE_QUEUE_MAX ||
+           (rep->live.disk.bytes > LIVE_DISK_MAX && !rep->failed))
+        pthread_cond_wait(&rep->done, &rep->lock);
+    if (rep->status.committed || rep->complete.epoch || rep->incoming.epoch)
+        return err_set(e, "live records after the first epoch began");
+    return 0;
+}
+
 /* Writing is faster than any network, so this wait is short and local. */
 static int live_queue(struct replica *rep, struct chunk *c, struct err *e)
 {
-    int rc = 0;
-
     pthread_mutex_lock(&rep->lock);
-    while (rep->live.bytes > LIVE_QUEUE_MAX)
-        pthread_cond_wait(&rep->done, &rep->lock);
-    if (rep->status.committed || rep->complete.epoch || rep->incoming.epoch) {
-        rc = err_set(e, "live pages after the first epoch began");
-    } else {
+    int rc = live_room(rep, e);
+    if (!rc) {
         rep->status.live_pages += c->count;
         held_add(&rep->live, c);
         pthread_cond_signal(&rep->work);
@@ -169,6 +195,57 @@ static int pages_record(struct replica *rep, const void *payload, size_t len,
     return 0;
 }
 
+static int disk_queue(struct replica *rep, struct disk_record *r, bool live,
+                      struct err *e)
+{
+    uint64_t epoch = replica_committed(rep) + 1;
+
+    if (live) {
+        pthread_mutex_lock(&rep->lock);
+        int rc = live_room(rep, e);
+        if (!rc)
+            held_add_disk(&rep->live, r);
+        pthread_cond_signal(&rep->work);
+        pthread_mutex_unlock(&rep->lock);
+        return rc;
+    }
+    if (epoch_check(rep, epoch, e))
+        return -1;
+    if (rep->incoming.has_state)
+        return err_set(e, "DISK after STATE");
+    uint64_t max = rep->config.disks->max_bytes;
+    if (rep->incoming.disk.bytes + r->len > max)
+        return err_set(e, "epoch %lu writes more than %lu MiB to disks", epoch,
+                       max >> 20);
+    record_account(rep, r->payload, r->len);
+    held_add_disk(&rep->incoming, r);
+    return 0;
+}
+
+/* Whose number is the epoch's, the disks see. */
+static int disk_record(struct replica *rep, const void *payload, size_t len,
+                       struct err *e)
+{
+    const uint8_t *rest;
+    size_t rest_len;
+    struct epoch_disk d;
+
+    if (!rep->config.disks)
+        return err_set(e, "DISK, and the replica has none");
+    if (epoch_disk_read(payload, len, &d, &rest, &rest_len, e))
+        return -1;
+    struct disk_record *r = malloc(sizeof *r + len);
+    if (!r)
+        abort();
+    r->next = NULL;
+    r->len = len;
+    memcpy(r->payload, payload, len);
+    if (!disk_queue(rep, r, d.flags & EPOCH_DISK_LIVE, e))
+        return 0;
+    free(r);
+    return -1;
+}
+
 static int state_record(struct replica *rep, const void *payload, size_t len,
                         struct err *e)
 {
@@ -219,6 +296,7 @@ static int commit_record(struct replica *rep, const void *payload, size_t len,
         return -1;
     pthread_mutex_lock(&rep->lock);
     rep->complete = rep->incoming;
+    rep->completions++;
     rep->status.pages += rep->got.pages;
     pthread_cond_signal(&rep->work);
     pthread_mutex_unlock(&rep->lock);
@@ -233,9 +311,11 @@ int replica_record(struct replica *rep, enum epoch_record type,
     int rc;
 
     pthread_mutex_lock(&rep->lock);
-    bool closing = rep->closing;
+    bool closing = rep->closing, failed = rep->failed;
     rep->status.bytes += len;
     pthread_mutex_unlock(&rep->lock);
+    if (failed)
+        return err_set(e, "the replica's disks have failed");
     if (closing)
         return err_kind(e, ERR_REFUSED, "the replica is being taken over");
     switch (type) {
@@ -244,6 +324,9 @@ int replica_record(struct replica *rep, enum epoch_record type,
         break;
     case EPOCH_STATE:
         rc = state_record(rep, payload, len, e);
+        break;
+    case EPOCH_DISK:
+        rc = disk_record(rep, payload, len, e);
         break;
     case EPOCH_COMMIT:
         rc = commit_record(rep, payload, len, e);
@@ -354,6 +437,8 @@ void replica_free(struct replica *rep)
         return;
     replica_thread_stop(rep);
     store_close(rep);
+    if (rep->config.disks)
+        rep->config.disks->ops->free(rep->config.disks);
     rep->hv->ops->close(rep->hv);
     free(rep);
 }

@@ -13,8 +13,8 @@
  * violation: replica_record fails, and the caller closes the session and calls
  * replica_session_lost.
  *
- * Fault points: replica.before_ack (complete, not committed), .after_ack,
- * .applying, .applied, .takeover. */
+ * Fault points: replica.before_ack (complete, disks prepared, not committed),
+ * .after_ack, .applying, .applied, .takeover. */
 #ifndef CHECKPOINT_REPLICA_H
 #define CHECKPOINT_REPLICA_H
 
@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "checkpoint/device.h"
 #include "checkpoint/epoch.h"
 #include "common/err.h"
 #include "hypervisor/hv.h"
@@ -45,7 +46,13 @@ struct replica_config {
      * no locks held; may come just after replica_session_lost, then it is
      * harmless to send or to drop. Must not call into the replica. */
     void (*ack)(void *arg, uint64_t epoch, uint64_t applied);
+    /* The replica is void: its disks can't follow. Same thread and rules; at
+     * most once, and nothing is committed afterwards. */
+    void (*failed)(void *arg, const struct err *why);
     void *ack_arg;
+    /* The VM's disks, NULL: it has none, and DISK is a violation. Taken over
+     * when replica_open() succeeds. */
+    struct replica_device *disks;
 };
 
 /* Map the shell for writing and start the apply thread. Takes over `hv` on
@@ -81,7 +88,8 @@ void replica_status(struct replica *rep, struct replica_status *st);
  * ERR_REFUSED when nothing was ever committed. May be called again. */
 int replica_finish(struct replica *rep, const void **state, size_t *len,
                    struct err *e);
-/* Become the VM: replica_finish(), and set the platform state. The caller has
+/* Become the VM: replica_finish(), promote the disks, and set the platform
+ * state. The caller has
  * won the generation; it unpauses the shell next. May be called again. */
 int replica_takeover(struct replica *rep, struct err *e);
 

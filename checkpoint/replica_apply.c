@@ -41,16 +41,73 @@ static void held_apply(struct replica *rep, struct held *h)
         chunk_apply(rep, c);
 }
 
+/* The lock is not held. */
+static int disks_take(struct replica *rep, const struct disk_records *all,
+                      struct err *e)
+{
+    struct replica_device *d = rep->config.disks;
+
+    for (const struct disk_record *r = all->first; r; r = r->next)
+        if (d->ops->record(d, r->payload, r->len, e))
+            return -1;
+    return 0;
+}
+
+/* The lock is not held. Nothing is committed from now on. */
+static void disks_failed(struct replica *rep, struct err *e)
+{
+    pthread_mutex_lock(&rep->lock);
+    bool told = rep->failed;
+    rep->failed = true;
+    pthread_mutex_unlock(&rep->lock);
+    err_add(e, "the replica's disks");
+    log_error("dom=%s %s", rep->config.name, e->text);
+    if (!told && rep->config.failed)
+        rep->config.failed(rep->config.ack_arg, e);
+}
+
 /* The lock is held, and given up in between. */
 static void live_apply(struct replica *rep)
 {
     struct held live = rep->live;
+    struct err e = ERR_INIT;
 
     memset(&rep->live, 0, sizeof rep->live);
     pthread_mutex_unlock(&rep->lock);
     held_apply(rep, &live);
+    if (disks_take(rep, &live.disk, &e))
+        disks_failed(rep, &e);
     held_clear(&live);
     pthread_mutex_lock(&rep->lock);
+}
+
+/* Before an epoch is committed: its disk writes are in the journals of all
+ * disks. The lock is not held; whatever was left from an epoch that was
+ * forgotten meanwhile is dropped. */
+static bool disks_prepare(struct replica *rep, const struct disk_records *all,
+                          uint64_t epoch)
+{
+    struct replica_device *d = rep->config.disks;
+    struct err e = ERR_INIT;
+
+    if (!d)
+        return true;
+    d->ops->drop(d);
+    if (!disks_take(rep, all, &e) && !d->ops->prepare(d, epoch, &e))
+        return true;
+    disks_failed(rep, &e);
+    return false;
+}
+
+/* The lock is not held. It is committed all the same: its writes are in the
+ * journals. */
+static void disks_decide(struct replica *rep)
+{
+    struct replica_device *d = rep->config.disks;
+    struct err e = ERR_INIT;
+
+    if (d && d->ops->decide(d, &e))
+        disks_failed(rep, &e);
 }
 
 /* The lock is held, and given up in between. From `committed = ...` on the
@@ -64,6 +121,7 @@ static void epoch_apply(struct replica *rep)
     rep->status.committed = epoch;
     rep->status.committed_ns = clock_ns();
     pthread_mutex_unlock(&rep->lock);
+    disks_decide(rep);
     rep->config.ack(rep->config.ack_arg, epoch, applied);
     fault_point("replica.after_ack");
     fault_point("replica.applying");
@@ -77,22 +135,41 @@ static void epoch_apply(struct replica *rep)
     rep->status.applied = epoch;
 }
 
+/* Outside of the lock the complete epoch may be forgotten, and come again:
+ * what was prepared is then of no use. The lock is held. */
+static void complete_take(struct replica *rep)
+{
+    struct disk_records disk = rep->complete.disk;
+    uint64_t epoch = rep->complete.epoch, which = rep->completions;
+
+    rep->complete.disk = (struct disk_records){0};
+    pthread_mutex_unlock(&rep->lock);
+    bool good = disks_prepare(rep, &disk, epoch);
+    disk_records_free(&disk);
+    if (good)
+        fault_point("replica.before_ack");
+    pthread_mutex_lock(&rep->lock);
+    if (good && rep->complete.epoch && rep->completions == which &&
+        !rep->closing)
+        epoch_apply(rep);
+}
+
 /* One piece of work; the lock is held. `busy` keeps takeover waiting. */
 static void work_do(struct replica *rep)
 {
     rep->busy = true;
-    if (rep->live.first) {
+    if (rep->live.first || rep->live.disk.first)
         live_apply(rep);
-    } else {
-        /* Outside of the lock; what is there may be gone afterwards. */
-        pthread_mutex_unlock(&rep->lock);
-        fault_point("replica.before_ack");
-        pthread_mutex_lock(&rep->lock);
-        if (rep->complete.epoch && !rep->closing)
-            epoch_apply(rep);
-    }
+    else
+        complete_take(rep);
     rep->busy = false;
     pthread_cond_broadcast(&rep->done);
+}
+
+static bool has_work(const struct replica *rep)
+{
+    return !rep->closing && !rep->failed &&
+           (rep->live.first || rep->live.disk.first || rep->complete.epoch);
 }
 
 static void *apply_main(void *arg)
@@ -101,7 +178,7 @@ static void *apply_main(void *arg)
 
     pthread_mutex_lock(&rep->lock);
     while (!rep->quit) {
-        if (!rep->closing && (rep->live.first || rep->complete.epoch))
+        if (has_work(rep))
             work_do(rep);
         else
             pthread_cond_wait(&rep->work, &rep->lock);
@@ -149,13 +226,16 @@ int replica_finish(struct replica *rep, const void **state, size_t *len,
 
 int replica_takeover(struct replica *rep, struct err *e)
 {
-    uint64_t committed = replica_committed(rep);
+    struct replica_device *d = rep->config.disks;
     const void *state;
     size_t len;
 
     if (replica_finish(rep, &state, &len, e))
         return -1;
+    uint64_t committed = replica_committed(rep);
     fault_point("replica.takeover");
+    if (d && d->ops->promote(d, committed, e))
+        return err_add(e, "the disks of epoch %lu", committed);
     if (rep->hv->ops->set_state(rep->hv, rep->config.domid, state, len, e))
         return err_add(e, "platform state of epoch %lu", committed);
     log_info("dom=%s epoch=%lu is what the replica runs from", rep->config.name,

@@ -9,10 +9,22 @@
 #include "checkpoint/codec.h"
 #include "checkpoint/replica.h"
 
+/* A DISK payload on its way to the disks. */
+struct disk_record {
+    struct disk_record *next;
+    size_t len;
+    uint8_t payload[];
+};
+struct disk_records {
+    struct disk_record *first, **last;
+    size_t bytes; /* of payloads */
+};
+
 /* An epoch in memory. */
 struct held {
     uint64_t epoch;
     struct chunk *first, **last;
+    struct disk_records disk;
     struct buf state;
     bool has_state;
     size_t bytes; /* of memory */
@@ -20,6 +32,8 @@ struct held {
 
 void held_clear(struct held *h);
 void held_add(struct held *h, struct chunk *c);
+void held_add_disk(struct held *h, struct disk_record *r);
+void disk_records_free(struct disk_records *all);
 
 struct replica {
     struct hv *hv;
@@ -42,6 +56,8 @@ struct replica {
     /* Under `lock`. */
     struct held live;     /* pages of the initial copy, to be written */
     struct held complete; /* verified, not yet committed; epoch 0: none */
+    uint64_t completions; /* counts those that came to be */
+    bool failed;          /* the disks can't follow: commit nothing */
     bool busy;            /* the apply thread is writing */
     bool closing;         /* commit nothing any more */
     bool quit;

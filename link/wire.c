@@ -38,6 +38,7 @@ static const struct type_info {
     {WIRE_STATE, "STATE", IN_VM, WIRE_PAYLOAD_MAX},
     {WIRE_COMMIT, "COMMIT", IN_VM, 64u << 10},
     {WIRE_ACK, "ACK", IN_VM, WIRE_CONTROL_MAX},
+    {WIRE_DISK, "DISK", IN_VM, 400u << 10},
 };
 
 static const struct type_info *type_find(uint32_t type)

@@ -58,10 +58,11 @@ enum wire_type {
     WIRE_ASK = 48,
     WIRE_ANSWER = 49,
     WIRE_SEAL = 50,
-    WIRE_PAGES = 64, /* 64..67: payloads in docs/epoch-format.md */
+    WIRE_PAGES = 64, /* 64..68: payloads in docs/epoch-format.md */
     WIRE_STATE = 65,
     WIRE_COMMIT = 66,
     WIRE_ACK = 67,
+    WIRE_DISK = 68,
 };
 
 /* "HELLO", ...; "type 99" never: NULL for what is not a type. */

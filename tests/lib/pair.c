@@ -263,8 +263,15 @@ static void device_free(struct checkpoint_device *d)
 }
 
 static const struct checkpoint_device_ops device_ops = {
-    "observer",   device_setup,    device_mark, device_commit,
-    device_abort, device_teardown, device_poll, device_free};
+    .name = "observer",
+    .setup = device_setup,
+    .mark = device_mark,
+    .commit = device_commit,
+    .abort = device_abort,
+    .teardown = device_teardown,
+    .poll = device_poll,
+    .free = device_free,
+};
 
 static void engine_says(void *arg, const struct engine_event *ev)
 {
