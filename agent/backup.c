@@ -41,6 +41,15 @@ void backup_committed(void *arg, uint64_t epoch, uint64_t applied)
     ev_async_send(b->a->loop, &b->acked);
 }
 
+void backup_disks_failed(void *arg, const struct err *why)
+{
+    struct backup *b = arg;
+
+    b->disks_why = *why;
+    __atomic_store_n(&b->disks_failed, true, __ATOMIC_RELEASE);
+    ev_async_send(b->a->loop, &b->acked);
+}
+
 static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
 {
     struct backup *b = w->data;
@@ -52,6 +61,7 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
 
     (void)loop;
     (void)revents;
+    backup_disks_tick(b);
     if (ack.epoch <= b->ack_sent || !b->rep || !backup_follows(b))
         return;
     b->ack_sent = ack.epoch;
@@ -220,6 +230,9 @@ static void backup_record(struct agent *a, uint32_t type,
     case WIRE_STATE:
         on_epoch_record(b, EPOCH_STATE, payload, len);
         break;
+    case WIRE_DISK:
+        on_epoch_record(b, EPOCH_DISK, payload, len);
+        break;
     case WIRE_COMMIT:
         on_epoch_record(b, EPOCH_COMMIT, payload, len);
         break;
@@ -348,6 +361,7 @@ static void backup_tick(struct agent *a, uint64_t now)
     ask_for_primary(b, now);
     backup_keep_tick(b, now);
     backup_shell_tick(b, now);
+    backup_disks_tick(b);
     if (b->marked && !a->unsaved) {
         mark_remove(a->rec.uuid);
         b->marked = false;

@@ -66,10 +66,16 @@ struct backup {
     ev_async acked;
     uint64_t ack_epoch, ack_applied; /* atomic */
     uint64_t ack_sent;
+    /* Its disks can't follow: written there, then the flag, atomic. */
+    bool disks_failed;
+    struct err disks_why;
 };
 
 /* backup.c. Apply thread: epoch n is committed. */
 void backup_committed(void *arg, uint64_t epoch, uint64_t applied);
+
+/* Apply thread: the replica is void, its disks can't follow. */
+void backup_disks_failed(void *arg, const struct err *why);
 
 /* backup_keep.c: with an arbiter. */
 /* The lease of this agent's start, when nothing runs here. */
@@ -98,6 +104,10 @@ void backup_settle(struct backup *b);
 /* Now and then, see that the shell is there and has not run: else the replica
  * is void. */
 void backup_shell_tick(struct backup *b, uint64_t now);
+
+/* A replica whose disks can't follow is given up, as soon as it is not needed
+ * to take over with. */
+void backup_disks_tick(struct backup *b);
 
 /* backup_fence.c */
 /* The generation is won, and the primary's host has to be fenced before the

@@ -10,6 +10,7 @@
 #include "agent/job.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "disk-replicate/device.h"
 
 /* How often the shell is looked at. */
 #define SHELL_NS (NS_PER_SEC / 2)
@@ -89,7 +90,9 @@ static int shell_destroy(struct shell_job *j, struct err *e)
 static int shell_build(struct shell_job *j, struct err *e)
 {
     const struct buf *bp = &j->b->blueprint;
-    struct replica_config c = {.ack = backup_committed, .ack_arg = j->b};
+    struct replica_config c = {.ack = backup_committed,
+                               .failed = backup_disks_failed,
+                               .ack_arg = j->b};
     const struct hv_ops *ops = j->hv->ops;
 
     if (ops->shell_check(j->hv, &j->vm, bp->data, bp->len, e) ||
@@ -97,8 +100,11 @@ static int shell_build(struct shell_job *j, struct err *e)
         return -1;
     c.domid = j->shell;
     memcpy(c.name, j->vm.name, sizeof c.name);
-    if (replica_open(&j->rep, j->hv, &c, e)) {
+    if (disk_replica_new(&c.disks, j->shell, e) ||
+        replica_open(&j->rep, j->hv, &c, e)) {
         struct err ignored = ERR_INIT;
+        if (c.disks)
+            c.disks->ops->free(c.disks);
         ops->destroy(j->hv, j->shell, &ignored);
         return -1;
     }
@@ -176,6 +182,7 @@ static void shell_start(struct backup *b, bool build)
     j->shell = b->shell;
     j->vm = vm_of(a);
     b->rep = NULL;
+    b->disks_failed = false; /* of the next one */
     b->work = build ? WORK_BUILD : WORK_DISCARD;
     b->job_session = b->session_no;
     agent_lease_event(a, LEASE_EV_DISCARDED);
@@ -208,23 +215,46 @@ static int shell_look(struct backup *b, struct err *e)
     return 0;
 }
 
-void backup_shell_tick(struct backup *b, uint64_t now)
+/* Is there a replica, and nobody about to take over with it? */
+static bool is_idle(const struct backup *b)
+{
+    enum lease_state s = b->a->lease.state;
+
+    return b->shell && b->work == WORK_NONE &&
+           (s == LEASE_EMPTY || s == LEASE_STANDBY);
+}
+
+static void replica_void(struct backup *b, const struct err *why)
 {
     struct agent *a = b->a;
-    struct err e = ERR_INIT;
 
-    if (!b->shell || b->work != WORK_NONE || now < b->shell_ns ||
-        (a->lease.state != LEASE_EMPTY && a->lease.state != LEASE_STANDBY))
-        return;
-    b->shell_ns = now + SHELL_NS;
-    if (!shell_look(b, &e))
-        return;
-    agent_event(a, "void", "the replica is void: %s", e.text);
+    agent_event(a, "void", "the replica is void: %s", why->text);
     b->left_session = b->session_no;
     backup_give_up(b, REPLY_NOTHING);
-    agent_state(a, VM_DEGRADED, "the replica is void: %s", e.text);
+    agent_state(a, VM_DEGRADED, "the replica is void: %s", why->text);
     if (a->session)
-        link_fail(a->session, &e);
+        link_fail(a->session, why);
+}
+
+void backup_shell_tick(struct backup *b, uint64_t now)
+{
+    struct err e = ERR_INIT;
+
+    if (now < b->shell_ns || !is_idle(b))
+        return;
+    b->shell_ns = now + SHELL_NS;
+    if (shell_look(b, &e))
+        replica_void(b, &e);
+}
+
+void backup_disks_tick(struct backup *b)
+{
+    struct err why;
+
+    if (!__atomic_load_n(&b->disks_failed, __ATOMIC_ACQUIRE) || !is_idle(b))
+        return;
+    why = b->disks_why;
+    replica_void(b, &why);
 }
 
 void backup_clear(struct backup *b)

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "disk-replicate/device.h"
 
 struct takeover_job {
     struct backup *b;
@@ -44,6 +45,7 @@ static int takeover_run(void *arg, struct err *e)
     fault_point("takeover.begin");
     if (replica_finish(j->rep, &state, &len, e))
         return -1;
+    m.epoch = replica_committed(j->rep);
     buf_put(&m.state, state, len);
     mark_try(j, &m);
     buf_free(&m.state);
@@ -266,7 +268,9 @@ static int finish(struct backup *b, const struct takeover_mark *m,
     struct agent *a = b->a;
 
     if (!m->state_set && d->paused &&
-        a->hv->ops->set_state(a->hv, d->domid, m->state.data, m->state.len, e))
+        (disk_replica_promote(d->domid, m->epoch, e) ||
+         a->hv->ops->set_state(a->hv, d->domid, m->state.data, m->state.len,
+                               e)))
         return -1;
     a->lease.state = LEASE_WON;
     a->lease.generation = m->generation;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The mark of a takeover under way; see mark.h. Magic, generation, shell, a
- * flag, the platform state, all little-endian. */
+/* The mark of a takeover under way; see mark.h. Magic, generation, shell,
+ * epoch, a flag, the platform state, all little-endian. */
 #include "agent/mark.h"
 
 #include <unistd.h>
@@ -9,7 +9,7 @@
 #include "common/file.h"
 #include "hypervisor/hv.h"
 
-#define MARK_MAGIC 0x4b4d4f54u /* "TOMK" */
+#define MARK_MAGIC 0x324d4f54u /* "TOM2" */
 #define MARK_MAX   (HV_STATE_MAX + 64)
 
 int mark_write(const char *uuid, const struct takeover_mark *m, struct err *e)
@@ -19,6 +19,7 @@ int mark_write(const char *uuid, const struct takeover_mark *m, struct err *e)
     buf_u32(&b, MARK_MAGIC);
     buf_u64(&b, m->generation);
     buf_u32(&b, m->shell);
+    buf_u64(&b, m->epoch);
     buf_u8(&b, m->state_set);
     buf_blob(&b, m->state.data, m->state.len);
     int rc = file_replace(path_takeover(uuid).s, b.data, b.len, false, e);
@@ -41,6 +42,7 @@ int mark_read(const char *uuid, struct takeover_mark *m, struct err *e)
     bool good = read_u32(&r) == MARK_MAGIC;
     m->generation = read_u64(&r);
     m->shell = read_u32(&r);
+    m->epoch = read_u64(&r);
     m->state_set = read_u8(&r);
     const uint8_t *state = read_blob(&r, HV_STATE_MAX, &n);
     if (good && reader_done(&r))

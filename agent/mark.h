@@ -17,7 +17,9 @@
 struct takeover_mark {
     uint64_t generation; /* that was won */
     uint32_t shell;
-    bool state_set;   /* the shell has its platform state; else: */
+    uint64_t epoch;   /* that it holds */
+    bool state_set;   /* its disks hold that, too, and the shell has its
+                       * platform state; else: */
     struct buf state; /* this is it. Owned */
 };
 

@@ -56,7 +56,8 @@ struct primary {
     struct link_pipe *pipe;
     uint64_t ticket; /* of the session, for the pipe and the engine */
     struct checkpoint_device *net;
-    uint64_t dropped; /* packets, as last reported */
+    struct checkpoint_device *disks; /* NULL: it has none */
+    uint64_t dropped;                /* packets, as last reported */
     enum hv_shutdown down;
     struct guest_down guest;
     char devices[HV_DEVICES_MAX]; /* when the VM was described */

@@ -12,6 +12,7 @@
 #include "agent/vif_follow.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "disk-replicate/device.h"
 #include "net-buffer/netbuf.h"
 
 #define ROOM_NS (50 * NS_PER_MS)
@@ -48,6 +49,7 @@ static const uint32_t wire_types[] = {
     [EPOCH_PAGES] = WIRE_PAGES,
     [EPOCH_STATE] = WIRE_STATE,
     [EPOCH_COMMIT] = WIRE_COMMIT,
+    [EPOCH_DISK] = WIRE_DISK,
 };
 
 /* From the moment that COMMIT may be on the wire, a replica may exist that we
@@ -82,11 +84,24 @@ static int net_open(struct primary *p, struct err *e)
     return 0;
 }
 
-static void net_free(struct primary *p)
+static int devices_open(struct primary *p, struct engine_config *c,
+                        struct err *e)
+{
+    if (net_open(p, e) || disk_device_new(&p->disks, c->domid, e))
+        return -1;
+    c->devices[c->device_count++] = p->net;
+    if (p->disks)
+        c->devices[c->device_count++] = p->disks;
+    return 0;
+}
+
+static void devices_free(struct primary *p)
 {
     if (p->net)
         p->net->ops->free(p->net);
-    p->net = NULL;
+    if (p->disks)
+        p->disks->ops->free(p->disks);
+    p->net = p->disks = NULL;
 }
 
 /* Several have to be missed before T is over. */
@@ -114,21 +129,20 @@ int primary_engine_open(struct primary *p, struct err *e)
         .event_arg = p,
     };
 
-    if (net_open(p, e)) {
-        net_free(p);
+    if (devices_open(p, &c, e)) {
+        devices_free(p);
         return -1;
     }
-    c.devices[c.device_count++] = p->net;
     snprintf(c.name, sizeof c.name, "%s", a->rec.name);
     snprintf(c.suspend_flag, sizeof c.suspend_flag, "%s",
              path_flag(a->rec.uuid).s);
     if (agent_hv_open(&hv, e)) {
-        net_free(p);
+        devices_free(p);
         return -1;
     }
     if (engine_open(&p->eng, hv, &c, e)) {
         hv->ops->close(hv);
-        net_free(p);
+        devices_free(p);
         return -1;
     }
     primary_here(p);
@@ -257,7 +271,7 @@ static void on_event(struct primary *p, const struct engine_event *ev)
     case ENGINE_STOPPED:
         engine_close(p->eng);
         p->eng = NULL;
-        net_free(p);
+        devices_free(p);
         primary_ended(p);
         break;
     }

@@ -39,8 +39,10 @@ static int root_remove(void **state)
 
 static void mark_put(bool state_set, const char *platform)
 {
-    struct takeover_mark m = {
-        .generation = 1ull << 40, .shell = 17, .state_set = state_set};
+    struct takeover_mark m = {.generation = 1ull << 40,
+                              .shell = 17,
+                              .epoch = 1ull << 41,
+                              .state_set = state_set};
 
     buf_put(&m.state, platform, strlen(platform));
     assert_int_equal(mark_write(UUID, &m, NULL), 0);
@@ -56,6 +58,7 @@ static void what_is_written_is_read(void **state)
     assert_int_equal(mark_read(UUID, &m, NULL), 0);
     assert_int_equal(m.generation, 1ull << 40);
     assert_int_equal(m.shell, 17);
+    assert_int_equal(m.epoch, 1ull << 41);
     assert_false(m.state_set);
     assert_int_equal(m.state.len, 9);
     assert_memory_equal(m.state.data, "registers", 9);

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The primary's side of replicated disks; see device.h. Engine thread, except
+ * new and free. */
+#include "disk-replicate/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "checkpoint/epoch.h"
+#include "common/log.h"
+#include "disk-replicate/disk_control.h"
+
+struct disk {
+    struct diskctl server;
+    struct disk_page *page;
+    uint32_t device;
+    uint64_t sectors;
+};
+
+struct disks {
+    struct checkpoint_device dev; /* first */
+    struct disk disk[DISKS_MAX];
+    int n;
+    uint64_t cut;     /* the open one, of all disks */
+    bool logging;     /* the servers were asked to log */
+    struct buf out;   /* a payload */
+    struct buf piece; /* a server's answer */
+};
+
+static struct disks *disks_of(struct checkpoint_device *d)
+{
+    return (struct disks *)d;
+}
+
+static int call_number(struct disk *d, enum diskctl_type type, uint64_t n,
+                       struct buf *answer, struct err *e)
+{
+    uint8_t p[8];
+
+    put_le64(p, n);
+    return diskctl_call(&d->server, type, p, sizeof p, answer, e);
+}
+
+static int payload_put(struct disks *all, const struct disk *d, uint32_t flags,
+                       const void *p, size_t len,
+                       const struct device_sink *sink, struct err *e)
+{
+    struct epoch_disk head = {d->device, flags};
+
+    buf_clear(&all->out);
+    epoch_disk_put(&all->out, &head);
+    buf_put(&all->out, p, len);
+    return sink->put(sink->arg, all->out.data, all->out.len, e);
+}
+
+/* --- The log ---------------------------------------------------------------
+ */
+
+/* The next cut begins, for all. I4: stores, and nothing else. */
+static void cut_make(struct disks *all)
+{
+    all->cut++;
+    for (int i = 0; i < all->n; i++)
+        __atomic_store_n(&all->disk[i].page->cut, all->cut, __ATOMIC_SEQ_CST);
+}
+
+static int log_begin(struct disk *d, struct err *e)
+{
+    uint8_t p[8];
+    struct buf b = {0};
+
+    put_le32(p, DISK_LOG_PAGES);
+    put_le32(p + 4, DISK_LOG_ENTRIES);
+    int rc = diskctl_call(&d->server, DISKCTL_INFO, NULL, 0, &b, e);
+    if (!rc && b.len != 8)
+        rc = err_set(e, "disk %s: malformed answer", d->server.id);
+    if (!rc)
+        d->sectors = get_le64(b.data) / SECTOR;
+    buf_free(&b);
+    return rc ? rc
+              : diskctl_call(&d->server, DISKCTL_LOG, p, sizeof p, NULL, e);
+}
+
+/* All that was cut, as pieces of `epoch`. */
+static int log_put(struct disks *all, struct disk *d, uint64_t epoch, bool live,
+                   const struct device_sink *sink, struct err *e)
+{
+    uint8_t p[12];
+    uint32_t flags = live ? EPOCH_DISK_LIVE : 0;
+
+    if (call_number(d, DISKCTL_FETCH, all->cut, NULL, e))
+        return -1;
+    for (uint32_t i = 0;; i++) {
+        put_le64(p, epoch);
+        put_le32(p + 8, live ? 0 : i);
+        buf_clear(&all->piece);
+        if (diskctl_call(&d->server, DISKCTL_NEXT, p, sizeof p, &all->piece, e))
+            return -1;
+        if (!all->piece.len)
+            return 0;
+        if (payload_put(all, d, flags, all->piece.data, all->piece.len, sink,
+                        e))
+            return -1;
+    }
+}
+
+/* What was cut is the backup's. */
+static int log_forget(struct disks *all, struct err *e)
+{
+    for (int i = 0; i < all->n; i++)
+        if (call_number(&all->disk[i], DISKCTL_FORGET, all->cut - 1, NULL, e))
+            return -1;
+    return 0;
+}
+
+static void log_end(struct disks *all)
+{
+    struct err e = ERR_INIT;
+
+    for (int i = 0; i < all->n && all->logging; i++)
+        if (diskctl_call(&all->disk[i].server, DISKCTL_UNLOG, NULL, 0, NULL,
+                         &e))
+            log_warn("%s", e.text);
+    all->logging = false;
+}
+
+/* --- The initial copy ------------------------------------------------------
+ */
+
+static bool early(const struct disks *all)
+{
+    for (int i = 0; i < all->n; i++)
+        if (__atomic_load_n(&all->disk[i].page->early, __ATOMIC_SEQ_CST))
+            return true;
+    return false;
+}
+
+/* What was written since goes after what was read before: so the last thing
+ * sent of a sector is always its newest content. */
+static int changes_put(struct disks *all, const struct device_sink *sink,
+                       struct err *e)
+{
+    cut_make(all);
+    for (int i = 0; i < all->n; i++)
+        if (log_put(all, &all->disk[i], 1, true, sink, e))
+            return -1;
+    return log_forget(all, e);
+}
+
+static int image_put(struct disks *all, struct disk *d,
+                     const struct device_sink *sink, struct err *e)
+{
+    for (uint64_t at = 0; at < d->sectors;) {
+        if (early(all) && changes_put(all, sink, e))
+            return -1;
+        buf_clear(&all->piece);
+        if (call_number(d, DISKCTL_COPY, at, &all->piece, e))
+            return -1;
+        uint64_t next = all->piece.len > 8 ? get_le64(all->piece.data) : 0;
+        if (next <= at)
+            return err_set(e, "disk %s: malformed answer", d->server.id);
+        if (payload_put(all, d, EPOCH_DISK_LIVE, all->piece.data + 8,
+                        all->piece.len - 8, sink, e))
+            return -1;
+        at = next;
+    }
+    return 0;
+}
+
+static int copy_begin(struct disks *all, const struct device_sink *sink,
+                      struct err *e)
+{
+    uint8_t size[8];
+
+    all->logging = true;
+    all->cut = 1;
+    for (int i = 0; i < all->n; i++) {
+        struct disk *d = &all->disk[i];
+        if (log_begin(d, e))
+            return -1;
+        put_le64(size, d->sectors * SECTOR);
+        if (payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
+                        sizeof size, sink, e))
+            return -1;
+    }
+    return 0;
+}
+
+static int disks_copy(struct checkpoint_device *d, bool begin,
+                      const struct device_sink *sink, struct err *e)
+{
+    struct disks *all = disks_of(d);
+
+    if (!begin)
+        return early(all) ? changes_put(all, sink, e) : 0;
+    if (copy_begin(all, sink, e))
+        return -1;
+    for (int i = 0; i < all->n; i++)
+        if (image_put(all, &all->disk[i], sink, e))
+            return -1;
+    return 0;
+}
+
+/* --- Epochs ------------------------------------------------------------------
+ */
+
+static int disks_mark(struct checkpoint_device *d, uint64_t epoch,
+                      struct err *e)
+{
+    (void)epoch;
+    (void)e;
+    cut_make(disks_of(d));
+    return 0;
+}
+
+static int disks_records(struct checkpoint_device *d, uint64_t epoch,
+                         const struct device_sink *sink, struct err *e)
+{
+    struct disks *all = disks_of(d);
+
+    for (int i = 0; i < all->n; i++)
+        if (log_put(all, &all->disk[i], epoch, false, sink, e))
+            return -1;
+    return 0;
+}
+
+/* An error is no reason to hold output back: it is seen by the next poll. */
+static int disks_commit(struct checkpoint_device *d, uint64_t epoch,
+                        struct err *e)
+{
+    struct err why = ERR_INIT;
+
+    (void)e;
+    if (log_forget(disks_of(d), &why))
+        log_warn("epoch=%lu %s", epoch, why.text);
+    return 0;
+}
+
+static int disks_abort(struct checkpoint_device *d, bool release, struct err *e)
+{
+    (void)release;
+    (void)e;
+    log_end(disks_of(d));
+    return 0;
+}
+
+static int disks_poll(struct checkpoint_device *d, struct device_load *load,
+                      struct err *e)
+{
+    struct disks *all = disks_of(d);
+
+    *load = (struct device_load){.want_epoch = early(all)};
+    for (int i = 0; i < all->n && all->logging; i++) {
+        struct disk *one = &all->disk[i];
+        if (one->server.fd >= 0 &&
+            !__atomic_load_n(&one->page->lost, __ATOMIC_SEQ_CST))
+            continue;
+        load->stale = true;
+        return err_set(e,
+                       "disk %s: what was written to it is not known, its "
+                       "server was lost or its log too small",
+                       one->server.id);
+    }
+    return 0;
+}
+
+/* --- Life
+ * --------------------------------------------------------------------- */
+
+static int disks_setup(struct checkpoint_device *d, struct err *e)
+{
+    struct disks *all = disks_of(d);
+
+    for (int i = 0; i < all->n; i++) {
+        struct disk *one = &all->disk[i];
+        if (one->server.fd < 0 && diskctl_open(&one->server, one->server.id, e))
+            return -1;
+        if (!one->page)
+            one->page = diskctl_page(one->server.id, e);
+        if (!one->page)
+            return -1;
+    }
+    return 0;
+}
+
+static void disks_teardown(struct checkpoint_device *d, bool release)
+{
+    struct disks *all = disks_of(d);
+
+    (void)release;
+    log_end(all);
+    for (int i = 0; i < all->n; i++) {
+        diskctl_close(&all->disk[i].server);
+        if (all->disk[i].page)
+            munmap(all->disk[i].page, sizeof *all->disk[i].page);
+        all->disk[i].page = NULL;
+    }
+}
+
+static void disks_free(struct checkpoint_device *d)
+{
+    struct disks *all = disks_of(d);
+
+    disks_teardown(d, false);
+    buf_free(&all->out);
+    buf_free(&all->piece);
+    free(all);
+}
+
+static const struct checkpoint_device_ops ops = {
+    .name = "disks",
+    .setup = disks_setup,
+    .mark = disks_mark,
+    .commit = disks_commit,
+    .abort = disks_abort,
+    .teardown = disks_teardown,
+    .poll = disks_poll,
+    .free = disks_free,
+    .copy = disks_copy,
+    .records = disks_records,
+};
+
+int disk_device_new(struct checkpoint_device **out, uint32_t domid,
+                    struct err *e)
+{
+    char ids[DISKS_MAX][DISK_ID];
+    int n = diskctl_disks(domid, ids, e);
+
+    *out = NULL;
+    if (n <= 0)
+        return n;
+    struct disks *all = calloc(1, sizeof *all);
+    if (!all)
+        return err_sys(e, "disks");
+    all->dev.ops = &ops;
+    all->n = n;
+    for (int i = 0; i < n; i++) {
+        memcpy(all->disk[i].server.id, ids[i], DISK_ID);
+        all->disk[i].server.fd = -1;
+        all->disk[i].device = diskctl_device(ids[i]);
+    }
+    *out = &all->dev;
+    return 0;
+}

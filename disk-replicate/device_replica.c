@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The backup's side of replicated disks; see device.h. The replica's apply
+ * thread, and who takes over. */
+#include "disk-replicate/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "checkpoint/epoch.h"
+#include "common/clock.h"
+#include "disk-replicate/disk_control.h"
+
+#define SUCCESSOR_NS (30 * NS_PER_SEC)
+#define RETRY_MS     20
+
+struct disk {
+    struct diskctl server;
+    uint32_t device;
+    bool begun; /* the primary has told its size, and it fits */
+    bool ready; /* all of the next epoch is in its journal */
+    /* Of the next epoch, so far. */
+    uint32_t pieces;
+    uint64_t bytes;
+    XXH3_state_t *hash;
+};
+
+struct replica_disks {
+    struct replica_device dev; /* first */
+    struct disk disk[DISKS_MAX];
+    int n;
+};
+
+static struct replica_disks *disks_of(struct replica_device *d)
+{
+    return (struct replica_disks *)d;
+}
+
+static struct disk *disk_find(struct replica_disks *all, uint32_t device,
+                              struct err *e)
+{
+    for (int i = 0; i < all->n; i++)
+        if (all->disk[i].device == device)
+            return &all->disk[i];
+    err_set(e, "the VM here has no disk %u that is served by block-understudy",
+            device);
+    return NULL;
+}
+
+static void totals_clear(struct disk *d)
+{
+    d->ready = false;
+    d->pieces = 0;
+    d->bytes = 0;
+    XXH3_64bits_reset(d->hash);
+}
+
+static int begin(struct disk *d, const uint8_t *p, size_t len, struct err *e)
+{
+    if (len != 8)
+        return err_set(e, "malformed DISK");
+    if (diskctl_call(&d->server, DISKCTL_REPLICA, p, len, NULL, e))
+        return -1;
+    totals_clear(d);
+    d->begun = true;
+    return 0;
+}
+
+static int piece(struct disk *d, const uint8_t *p, size_t len, struct err *e)
+{
+    if (diskctl_call(&d->server, DISKCTL_PIECE, p, len, NULL, e))
+        return -1;
+    d->pieces++;
+    d->bytes += len;
+    XXH3_64bits_update(d->hash, p, len);
+    return 0;
+}
+
+static int disks_record(struct replica_device *dev, const void *payload,
+                        size_t len, struct err *e)
+{
+    const uint8_t *rest;
+    size_t rest_len;
+    struct epoch_disk head;
+
+    if (epoch_disk_read(payload, len, &head, &rest, &rest_len, e))
+        return -1;
+    struct disk *d = disk_find(disks_of(dev), head.device, e);
+    if (!d)
+        return -1;
+    if (head.flags & EPOCH_DISK_BEGIN)
+        return begin(d, rest, rest_len, e);
+    if (!d->begun)
+        return err_set(e, "DISK of disk %u before its first", head.device);
+    if (head.flags & EPOCH_DISK_LIVE)
+        return diskctl_call(&d->server, DISKCTL_LIVE, rest, rest_len, NULL, e);
+    return piece(d, rest, rest_len, e);
+}
+
+static int disk_prepare(struct disk *d, uint64_t epoch, struct err *e)
+{
+    uint8_t p[32] = {0};
+
+    if (!d->begun)
+        return err_set(e, "disk %s is not replicated by the primary",
+                       d->server.id);
+    put_le64(p, epoch);
+    put_le32(p + 8, d->pieces);
+    put_le64(p + 16, d->bytes);
+    put_le64(p + 24, XXH3_64bits_digest(d->hash));
+    if (diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, NULL, e))
+        return -1;
+    d->ready = true;
+    return 0;
+}
+
+static int disks_prepare(struct replica_device *dev, uint64_t epoch,
+                         struct err *e)
+{
+    struct replica_disks *all = disks_of(dev);
+
+    for (int i = 0; i < all->n; i++)
+        if (disk_prepare(&all->disk[i], epoch, e))
+            return -1;
+    return 0;
+}
+
+static int disks_decide(struct replica_device *dev, struct err *e)
+{
+    struct replica_disks *all = disks_of(dev);
+    int rc = 0;
+
+    for (int i = 0; i < all->n; i++) {
+        struct disk *d = &all->disk[i];
+        if (diskctl_call(&d->server, DISKCTL_DECIDE, NULL, 0, NULL,
+                         rc ? NULL : e))
+            rc = -1;
+        totals_clear(d);
+    }
+    return rc;
+}
+
+/* An error is seen by what follows. */
+static void disks_drop(struct replica_device *dev)
+{
+    struct replica_disks *all = disks_of(dev);
+
+    for (int i = 0; i < all->n; i++) {
+        struct disk *d = &all->disk[i];
+        if (d->pieces || d->ready)
+            (void)diskctl_call(&d->server, DISKCTL_DROP, NULL, 0, NULL, NULL);
+        totals_clear(d);
+    }
+}
+
+/* A server that was lost has a successor soon, which has the journal. */
+static int disk_promote(struct disk *d, uint64_t epoch, struct err *e)
+{
+    const struct timespec pause = {.tv_nsec = RETRY_MS * (long)NS_PER_MS};
+    uint64_t end = clock_ns() + SUCCESSOR_NS;
+    uint8_t p[8];
+
+    put_le64(p, epoch);
+    for (;;) {
+        bool lost = d->server.fd < 0;
+        err_clear(e);
+        if (lost && !diskctl_open(&d->server, d->server.id, e))
+            lost = false;
+        if (!lost &&
+            !diskctl_call(&d->server, DISKCTL_PROMOTE, p, sizeof p, NULL, e))
+            return 0;
+        if ((!lost && e->kind != ERR_GONE) || clock_ns() >= end)
+            return -1;
+        nanosleep(&pause, NULL);
+    }
+}
+
+static int disks_promote(struct replica_device *dev, uint64_t epoch,
+                         struct err *e)
+{
+    struct replica_disks *all = disks_of(dev);
+
+    for (int i = 0; i < all->n; i++)
+        if (disk_promote(&all->disk[i], epoch, e))
+            return -1;
+    return 0;
+}
+
+static void disks_free(struct replica_device *dev)
+{
+    struct replica_disks *all = disks_of(dev);
+
+    for (int i = 0; i < all->n; i++) {
+        diskctl_close(&all->disk[i].server);
+        XXH3_freeState(all->disk[i].hash);
+    }
+    free(all);
+}
+
+static const struct replica_device_ops ops = {
+    .record = disks_record,
+    .prepare = disks_prepare,
+    .decide = disks_decide,
+    .drop = disks_drop,
+    .promote = disks_promote,
+    .free = disks_free,
+};
+
+static int disks_connect(struct replica_disks *all,
+                         char ids[DISKS_MAX][DISK_ID], int n, struct err *e)
+{
+    for (int i = 0; i < n; i++) {
+        struct disk *d = &all->disk[i];
+        d->hash = XXH3_createState();
+        if (!d->hash)
+            abort();
+        d->device = diskctl_device(ids[i]);
+        all->n++;
+        totals_clear(d);
+        if (diskctl_open(&d->server, ids[i], e))
+            return -1;
+    }
+    return 0;
+}
+
+int disk_replica_new(struct replica_device **out, uint32_t domid, struct err *e)
+{
+    char ids[DISKS_MAX][DISK_ID];
+    int n = diskctl_disks(domid, ids, e);
+
+    *out = NULL;
+    if (n <= 0)
+        return n;
+    struct replica_disks *all = calloc(1, sizeof *all);
+    if (!all)
+        return err_sys(e, "disks");
+    all->dev.ops = &ops;
+    all->dev.max_bytes = (uint64_t)n * DISK_EPOCH_BYTES;
+    if (disks_connect(all, ids, n, e)) {
+        disks_free(&all->dev);
+        return -1;
+    }
+    *out = &all->dev;
+    return 0;
+}
+
+int disk_replica_promote(uint32_t domid, uint64_t epoch, struct err *e)
+{
+    struct replica_device *d = NULL;
+
+    if (disk_replica_new(&d, domid, e))
+        return -1;
+    int rc = d ? disks_promote(d, epoch, e) : 0;
+    if (d)
+        disks_free(d);
+    return rc;
+}
