@@ -468,7 +468,12 @@ static int op_shell_build(struct hv *hv, const struct hv_vm *vm,
         fake_blueprint_read(blueprint, len, &s, e))
         return -1;
     strcat(s.name, HV_REPLICA_TAG);
-    return fake_domain_make(fake_of(hv)->dir, &s, true, domid, e);
+    if (fake_domain_make(fake_of(hv)->dir, &s, true, domid, e))
+        return -1;
+    if (!fake_devices_script(fake_of(hv)->dir, "add", *domid, e))
+        return 0;
+    fake_domain_unmake(fake_of(hv)->dir, *domid, NULL);
+    return -1;
 }
 
 static int op_state_check(const void *state, size_t len, struct err *e)
@@ -518,7 +523,10 @@ static int op_rename(struct hv *hv, uint32_t domid, const char *name,
 
 static int op_destroy(struct hv *hv, uint32_t domid, struct err *e)
 {
-    return fake_domain_unmake(fake_of(hv)->dir, domid, e);
+    return fake_devices_script(fake_of(hv)->dir, "remove", domid, e) ||
+                   fake_domain_unmake(fake_of(hv)->dir, domid, e)
+               ? -1
+               : 0;
 }
 
 static const struct hv_ops fake_ops = {

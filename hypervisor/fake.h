@@ -53,6 +53,15 @@ struct fake_guest;
 int fake_guest_start(struct fake_guest **g, const char *dir, uint32_t domid,
                      struct err *e);
 void fake_guest_stop(struct fake_guest *g);
+/* The same, with a disk: before each step of writer 0 that is on the disk.
+ * False: the guest was told to stop meanwhile, and takes no step. */
+struct fake_disk {
+    bool (*write)(void *arg, uint64_t step);
+    void *arg;
+};
+int fake_guest_start_disk(struct fake_guest **g, const char *dir,
+                          uint32_t domid, const struct fake_disk *disk,
+                          struct err *e);
 
 /* What a test makes the guest or the host do; any process. */
 enum fake_deed {

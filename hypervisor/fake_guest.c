@@ -24,6 +24,7 @@ struct fake_guest {
     struct fake_view view;
     char dir[200];
     uint32_t stop;
+    struct fake_disk disk; /* `write` NULL: none */
     struct writer writers[FAKE_WRITERS_MAX];
 };
 
@@ -83,6 +84,8 @@ static void step_take(struct fake_guest *g, uint32_t w)
     uint8_t *page = g->view.memory + gfn * HV_PAGE;
     uint64_t *board = (uint64_t *)(void *)g->view.memory;
 
+    if (!w && g->disk.write && !g->disk.write(g->disk.arg, step))
+        return;
     if (st.kind == FAKE_ZERO)
         memset(page, 0, HV_PAGE);
     else if (st.kind != FAKE_TOUCH)
@@ -165,11 +168,19 @@ static void *writer_main(void *arg)
 int fake_guest_start(struct fake_guest **out, const char *dir, uint32_t domid,
                      struct err *e)
 {
+    return fake_guest_start_disk(out, dir, domid, &(struct fake_disk){0}, e);
+}
+
+int fake_guest_start_disk(struct fake_guest **out, const char *dir,
+                          uint32_t domid, const struct fake_disk *disk,
+                          struct err *e)
+{
     struct fake_guest *g = calloc(1, sizeof *g);
 
     if (!g)
         return err_sys(e, "fake guest");
     snprintf(g->dir, sizeof g->dir, "%s", dir);
+    g->disk = *disk;
     if (fake_view_open(&g->view, dir, domid, e)) {
         free(g);
         return -1;

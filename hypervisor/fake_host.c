@@ -209,6 +209,28 @@ int fake_domain_next(const char *dir, uint32_t *after, struct fake_view *v)
 /* --- Blueprints ------------------------------------------------------------
  */
 
+int fake_devices_script(const char *dir, const char *verb, uint32_t domid,
+                        struct err *e)
+{
+    char command[PATH_BYTES + 64], line[256] = "";
+
+    snprintf(command, sizeof command, "%s/devices", dir);
+    if (access(command, X_OK))
+        return 0;
+    snprintf(command, sizeof command, "exec %s/devices %s %u 2>&1", dir, verb,
+             domid);
+    FILE *f = popen(command, "re");
+    if (!f)
+        return err_sys(e, "run %s", command);
+    while (fgets(line, sizeof line, f))
+        ;
+    pclose(f); /* the agent's loop may have taken its status */
+    if (!strcmp(line, "ok\n"))
+        return 0;
+    line[strcspn(line, "\n")] = '\0';
+    return err_set(e, "devices of domain %u: %s", domid, line);
+}
+
 void fake_blueprint_put(struct buf *out, const struct fake_spec *s,
                         uint32_t step_us)
 {

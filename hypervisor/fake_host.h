@@ -16,6 +16,12 @@ int fake_domain_unmake(const char *dir, uint32_t domid, struct err *e);
  * view, 1 when it is just going, -1 when there are no more. */
 int fake_domain_next(const char *dir, uint32_t *after, struct fake_view *v);
 
+/* DIR/devices, if there is one, does what a toolstack's scripts do with a
+ * domain's devices: `add` or `remove`, and the domain. It says ok at the end.
+ */
+int fake_devices_script(const char *dir, const char *verb, uint32_t domid,
+                        struct err *e);
+
 void fake_blueprint_put(struct buf *out, const struct fake_spec *s,
                         uint32_t step_us);
 int fake_blueprint_read(const void *p, size_t len, struct fake_spec *s,

@@ -9,13 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include "disk-replicate/nbd.h"
 #include "hypervisor/fake_host.h"
 
 static const char usage[] =
     "usage: guest create DIR NAME [PAGES [STEP_US [NUMBER]]]\n"
-    "       guest run DIR NAME          until it is destroyed, or SIGTERM\n"
+    "       guest run DIR NAME [DEVICE] until it is destroyed, or SIGTERM\n"
+    "       guest disk DIR NAME IMAGE   exit status 0: IMAGE is of that cut\n"
     "       guest check DIR NAME        exit status 0: a consistent cut\n"
     "       guest steps DIR NAME        steps taken so far\n"
     "       guest list DIR              domid, name, running|paused|...\n"
@@ -87,14 +90,109 @@ static void on_signal(int number)
     ending = 1;
 }
 
-static int run(uint32_t domid)
+/* --- Its disk. Step n of the first writer writes block n % BLOCKS, and is on
+ * the disk before the step is in the memory. */
+
+#define BLOCKS 512u
+#define BLOCK  4096u
+
+struct device {
+    const char *path;
+    int fd; /* -1: not connected */
+};
+
+static void block_fill(uint64_t step, uint8_t *p)
 {
+    for (unsigned i = 0; i < BLOCK; i += 8)
+        put_le64(p + i, step * 1000 + i);
+}
+
+static bool device_open(struct device *d)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", d->path);
+    d->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (!connect(d->fd, (struct sockaddr *)&a, sizeof a))
+        return true;
+    close(d->fd);
+    d->fd = -1;
+    usleep(10000);
+    return false;
+}
+
+/* As the kernel's client does: what was not answered is sent again. */
+static bool step_write(void *arg, uint64_t step)
+{
+    struct device *d = arg;
+    uint8_t out[NBD_REQUEST_BYTES + BLOCK], in[NBD_REPLY_BYTES];
+    struct nbd_header h = {.command = NBD_WRITE,
+                           .handle = step,
+                           .offset = step % BLOCKS * BLOCK,
+                           .length = BLOCK};
+    uint64_t handle;
+    int error;
+
+    nbd_request_put(out, &h);
+    block_fill(step, out + NBD_REQUEST_BYTES);
+    while (!ending) {
+        if (d->fd < 0 && !device_open(d))
+            continue;
+        if (send(d->fd, out, sizeof out, MSG_NOSIGNAL) == sizeof out &&
+            recv(d->fd, in, sizeof in, MSG_WAITALL) == sizeof in &&
+            nbd_reply_get(in, &handle, &error) && handle == step) {
+            if (error)
+                fprintf(stderr, "guest: step %lu: %s\n", step, strerror(error));
+            return !error;
+        }
+        close(d->fd);
+        d->fd = -1;
+    }
+    return false;
+}
+
+/* The newest step up to `last` that wrote block b; 0: none did. */
+static uint64_t step_of(uint64_t last, unsigned b)
+{
+    uint64_t back = (last + BLOCKS - b) % BLOCKS;
+
+    return last > back ? last - back : 0;
+}
+
+static int disk_check(uint32_t domid, const char *image)
+{
+    struct fake_view v;
+    FILE *f = fopen(image, "re");
+
+    if (!f || fake_view_open(&v, dir, domid, &e))
+        return failed();
+    uint64_t last = load(&v.dom->steps[0]);
+    fake_view_close(&v);
+    for (unsigned b = 0; b < BLOCKS; b++) {
+        uint8_t is[BLOCK], want[BLOCK] = {0};
+        uint64_t step = step_of(last, b);
+        if (step)
+            block_fill(step, want);
+        if (fread(is, 1, BLOCK, f) != BLOCK)
+            err_set(&e, "%s is too short", image);
+        else if (memcmp(is, want, BLOCK) != 0)
+            err_set(&e, "step %lu: block %u is of step %lu, not %lu", last, b,
+                    get_le64(is) / 1000, step);
+    }
+    fclose(f);
+    return e.kind ? failed() : 0;
+}
+
+static int run(uint32_t domid, const char *device)
+{
+    struct device d = {device, -1};
+    struct fake_disk disk = {device ? step_write : NULL, &d};
     struct fake_guest *g = NULL;
     struct sigaction end = {.sa_handler = on_signal};
     struct fake_view v;
 
     sigaction(SIGTERM, &end, NULL);
-    if (fake_guest_start(&g, dir, domid, &e))
+    if (fake_guest_start_disk(&g, dir, domid, &disk, &e))
         return failed();
     while (!ending && !fake_view_open(&v, dir, domid, NULL)) {
         fake_view_close(&v);
@@ -258,7 +356,9 @@ int main(int argc, char **argv)
     if (!domid)
         return failed();
     if (!strcmp(verb, "run"))
-        return run(domid);
+        return run(domid, argv[4]);
+    if (!strcmp(verb, "disk") && argc == 5)
+        return disk_check(domid, argv[4]);
     if (!strcmp(verb, "check"))
         return check(domid);
     if (!strcmp(verb, "steps"))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC1091,SC2034
+#
+# For the scenarios tests/fake/disk-*: beside fake.sh, hosts whose domains have
+# one disk, $WORK/HOST/web.img, served by understudy-disk without the kernel's
+# client; and guests that write it, each step on the disk before it is in the
+# memory.
+. "$(dirname "${BASH_SOURCE[0]}")/fake.sh"
+DISK_MB=8
+
+# What libxl and the block script do when a domain comes and goes.
+disk_host() { # HOST
+    local dir=$WORK/$1
+    mkdir -p "$dir/nbd" "$dir/hv"
+    truncate -s "${DISK_MB}M" "$dir/web.img"
+    cat >"$dir/hv/devices" <<END
+#!/bin/bash
+export UNDERSTUDY_NBD=$dir/nbd UNDERSTUDY_ROOT=$dir
+id=vbd-\$2-51712
+case \$1 in
+add) $BUILD/understudy-disk serve "\$id" $dir/web.img || exit ;;
+remove) $BUILD/understudy-disk stop "\$id" || exit ;;
+esac
+echo ok
+END
+    chmod 755 "$dir/hv/devices"
+}
+# The guest writes the first 2 MiB. Behind them alder has noise, with gaps; birch
+# has other noise everywhere.
+disk_hosts_make() {
+    local at
+    disk_host alder
+    disk_host birch
+    for at in 2 3 5; do
+        dd if=/dev/urandom of="$WORK/alder/web.img" bs=1M seek=$at count=1 conv=notrunc status=none
+    done
+    dd if=/dev/urandom of="$WORK/birch/web.img" bs=1M count=$DISK_MB conv=notrunc status=none
+    hosts_make
+}
+disk_rests_are_equal() {
+    cmp -s -i 2M "$WORK/alder/web.img" "$WORK/birch/web.img"
+}
+device_of() { # HOST DOMID
+    printf '%s/%s/nbd/understudy:vbd-%s-51712' "$WORK" "$1" "$2"
+}
+domid_of() { # HOST NAME
+    guest "$1" list | awk -v n="$2" '$2 == n { print $1 }'
+}
+disk_guest_run() { # HOST NAME
+    "$GUEST" run "$WORK/$1/hv" "$2" "$(device_of "$1" "$(domid_of "$1" "$2")")" &
+    GUEST_PID[$1:$2]=$!
+}
+disk_guest_make() { # HOST NAME
+    local domid
+    domid=$(guest "$1" create "$2") || fail "no guest $2"
+    on "$1" "$WORK/$1/hv/devices" add "$domid" >>"$WORK/devices.out" 2>&1 ||
+        fail "no disk: $(cat "$WORK/devices.out")"
+    disk_guest_run "$1" "$2"
+    await 5 guest_goes_on "$1" "$2" || fail "$2 does not run"
+}
+disk_start_protected() {
+    disk_hosts_make
+    disk_guest_make alder web
+    protect alder web birch
+}
+# The VM runs on HOST since a takeover, and has not taken a step yet: memory and
+# disk are of one moment, not older than STEPS; and both go on.
+disk_taken_over_well() { # HOST VM STEPS
+    await 10 state_is "$1" "$2" TakenOver || fail "$1 did not take $2 over"
+    await 5 domain_is_running "$1" "$2" || fail "$2 has another name on $1"
+    guest "$1" check "$2" || fail "$2 on $1 is not a consistent cut"
+    guest "$1" disk "$2" "$WORK/$1/web.img" || fail "the disk on $1 is of another moment"
+    disk_rests_are_equal || fail "the image was not copied as a whole"
+    [ "$(guest "$1" steps "$2")" -ge "$3" ] || fail "$2 on $1 is too old"
+    disk_guest_run "$1" "$2"
+    await 5 guest_goes_on "$1" "$2" || fail "$2 does not go on"
+}
+# None of its processes sees another one die before it.
+disk_host_die() { # HOST
+    host_signal "$1" STOP
+    host_die "$1"
+}
+disk_server() { # HOST: the process of the server of its newest domain
+    sed -n 's/^server=//p' "$(ls -t "$WORK/$1/run/understudy/disk"/vbd-*-51712 | head -1)" |
+        tail -n 1
+}
