@@ -40,7 +40,7 @@ moment_guest() {
     protect_refused 'no domain "77"' 77
     refused 2 'an arbiter has to be named' understudy protect web birch
     refused 2 'usage: understudy protect' understudy protect web
-    refused 1 'paxos is no arbiter' \
+    refused 2 'paxos is no arbiter' \
         understudy protect web birch --arbiter paxos
     alder xl pause web
     protect_refused 'the VM is paused' web
