@@ -22,7 +22,7 @@ odd_refused() { # TEXT: a guest with what is on standard input
 }
 # What libxl waits for of a device model, and no more: dom0 has no QEMU.
 device_model() {
-    alder 'cat >/tmp/model && chmod +x /tmp/model' <<'MODEL'
+    alder 'cat >/usr/lib/xen-4.17/bin/qemu-dm && chmod +x /usr/lib/xen-4.17/bin/qemu-dm' <<'MODEL'
 #!/bin/bash
 while [ $# -gt 1 ]; do
     case $1 in -d | -xen-domid) domid=$2 ;; esac
@@ -31,8 +31,7 @@ done
 xenstore-write "/local/domain/0/device-model/$domid/state" running
 exec sleep 600
 MODEL
-    with_model='device_model_version = "qemu-xen-traditional"
-device_model_override = "/tmp/model"'
+    with_model='device_model_version = "qemu-xen-traditional"'
 }
 
 moment_guest() {
@@ -80,6 +79,8 @@ moment_devices() {
     odd_refused 'a writable disk xvdb' <<<'disk = ["/tmp/disk,raw,xvdb,rw"]'
     odd_refused 'a read-only disk xvdb' <<<'disk = ["/tmp/disk,raw,xvdb,ro"]'
     odd_refused 'a USB controller (usbctrl=)' <<<'usbctrl = ["version=2,ports=4"]'
+    odd_refused 'names a device model of its own' \
+        <<<'device_model_override = "/tmp/model"'
     device_model
     for device in 'vfb=["vnc=1"]' 'channel=["connection=pty,name=x"]' \
         'p9=["tag=x,path=/tmp,security_model=none"]'; do
@@ -159,7 +160,7 @@ birch_new() { # NAME [CONFIGURATION]
 
 moment_backup() {
     birch_new web
-    protect_refused 'a domain web (id .*) is on this host already' web
+    protect_refused 'birch: a domain web is there already, of another VM' web
     birch xl destroy web
     birch_new web--replica
     birch xl unpause web--replica
