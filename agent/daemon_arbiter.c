@@ -177,6 +177,7 @@ struct meeting {
     char peer[64];
     uint64_t until_ns;
     ev_timer look;
+    struct witness_ask ask;
     darbiter_done *done;
     void *arg;
 };
@@ -245,6 +246,8 @@ void darbiter_meet(struct daemon *d, struct host *h, darbiter_done *done,
     ev_timer_start(d->loop, &m->look);
 }
 
+static void register_ask(struct meeting *m);
+
 static void on_registered(void *arg, const struct lease_record *r,
                           const struct err *why)
 {
@@ -253,6 +256,11 @@ static void on_registered(void *arg, const struct lease_record *r,
 
     if (r && r->mine) {
         meeting_end(m, r->generation, NULL);
+        return;
+    }
+    if (r && r->generation > m->ask.generation && m->ask.generation == 1) {
+        m->ask.generation = r->generation;
+        register_ask(m);
         return;
     }
     if (!r) {
@@ -271,23 +279,33 @@ static void on_registered(void *arg, const struct lease_record *r,
     meeting_end(m, 0, &e);
 }
 
+static void register_ask(struct meeting *m)
+{
+    struct arbiter *a = m->d->arb;
+    struct err e = ERR_INIT;
+
+    if (!a)
+        err_kind(&e, ERR_GONE, "%s has no arbiter any more", m->d->name);
+    if (!a || a->ops->submit(a, &m->ask, 5000, on_registered, m, NULL, &e))
+        meeting_end(m, 0, &e);
+}
+
+/* As a new VM; where there is a record the answer says its number, and it is
+ * asked for with that. */
 void darbiter_register(struct daemon *d, const char *uuid, struct host *h,
                        darbiter_done *done, void *arg)
 {
     struct meeting *m = meeting_new(d, h, done, arg);
-    struct witness_ask ask = {.op = WITNESS_REGISTER, .generation = 1};
-    struct err e = ERR_INIT;
+    uint64_t *nonce = &m->ask.nonce;
 
-    uuid_parse(uuid, ask.vm);
-    memcpy(ask.other, h->peer.pin, sizeof ask.other);
-    if (getrandom(&ask.nonce, sizeof ask.nonce, 0) != sizeof ask.nonce)
+    m->ask.op = WITNESS_REGISTER;
+    m->ask.generation = 1;
+    uuid_parse(uuid, m->ask.vm);
+    memcpy(m->ask.other, h->peer.pin, sizeof m->ask.other);
+    if (getrandom(nonce, sizeof *nonce, 0) != sizeof *nonce)
         abort();
-    ask.nonce = ask.nonce >> 2 | 1;
-    if (!d->arb)
-        err_kind(&e, ERR_GONE, "%s has no arbiter any more", d->name);
-    if (e.kind ||
-        d->arb->ops->submit(d->arb, &ask, 5000, on_registered, m, NULL, &e))
-        meeting_end(m, 0, &e);
+    *nonce = *nonce >> 2 | 1;
+    register_ask(m);
 }
 
 /* --- The operator -------------------------------------------------------- */

@@ -142,7 +142,7 @@ static bool record_apply(struct witness_record *r, int who,
     bool same = ask->generation == r->generation;
 
     if (ask->op == WITNESS_REGISTER)
-        return registered(r, who, asker, ask);
+        return same && registered(r, who, asker, ask);
     if (ask->op != WITNESS_CLAIM)
         return same && holds && holder_apply(r, ask);
     if (!same || !ask->nonce || r->holder == WITNESS_NOBODY)
@@ -175,8 +175,9 @@ bool witness_apply(struct witness_record *r, bool there,
         changed = record_apply(r, who, asker, ask);
     out->status = WITNESS_RECORD;
     out->generation = r->generation;
-    out->mine = r->holder == (who < 0 ? 0 : who) &&
-                (!r->nonce || r->nonce == ask->nonce);
+    out->mine =
+        r->holder == (who < 0 ? 0 : who) &&
+        (r->nonce == ask->nonce || (!r->nonce && ask->op != WITNESS_REGISTER));
     out->running = r->running;
     return changed;
 }

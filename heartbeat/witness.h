@@ -27,7 +27,9 @@
 
 enum witness_op {
     /* The VM runs here and `other` is its backup from now on: the first
-     * record, or generation + 1 when I hold it, or nobody does. */
+     * record; or generation + 1, when `generation` is the record's and I hold
+     * it, or nobody does. So one that arrives late, after others were typed,
+     * ends nobody's protection. */
     WITNESS_REGISTER = 1,
     WITNESS_CLAIM,   /* generation + 1, when `generation` is the record's */
     WITNESS_RUNNING, /* I hold `generation`, and the VM runs */

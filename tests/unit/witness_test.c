@@ -198,12 +198,14 @@ static void others_get_nothing(void **s)
     witness_free(&w);
 }
 
-static struct witness_answer register_with(struct witness *w,
-                                           const uint8_t *asker,
-                                           const uint8_t *other, uint64_t nonce)
+static struct witness_answer register_at(struct witness *w, uint64_t generation,
+                                         const uint8_t *asker,
+                                         const uint8_t *other, uint64_t nonce)
 {
-    struct witness_ask a = {
-        .op = WITNESS_REGISTER, .vm = {7}, .generation = 1, .nonce = nonce};
+    struct witness_ask a = {.op = WITNESS_REGISTER,
+                            .vm = {7},
+                            .generation = generation,
+                            .nonce = nonce};
     struct witness_answer out;
 
     memcpy(a.other, other, WITNESS_PIN);
@@ -217,8 +219,8 @@ static void the_holder_may_name_another_backup(void **s)
     struct witness w;
 
     registered(&w);
-    assert_record(register_with(&w, birch, alder, 5), 1, false, true);
-    assert_record(register_with(&w, alder, stranger, 6), 2, true, true);
+    assert_record(register_at(&w, 1, birch, alder, 5), 1, false, true);
+    assert_record(register_at(&w, 1, alder, stranger, 6), 2, true, true);
     assert_int_equal(ask(&w, birch, WITNESS_CLAIM, 1, 11).status,
                      WITNESS_STRANGER);
     assert_record(ask(&w, stranger, WITNESS_CLAIM, 2, 13), 3, true, false);
@@ -232,14 +234,43 @@ static void to_register_is_a_new_generation(void **s)
     struct witness w;
 
     registered(&w);
-    assert_record(register_with(&w, alder, birch, 5), 2, true, true);
+    assert_record(register_at(&w, 1, alder, birch, 5), 2, true, true);
     unsigned before = saves;
-    assert_record(register_with(&w, alder, birch, 5), 2, true, true);
+    assert_record(register_at(&w, 1, alder, birch, 5), 2, true, true);
     assert_int_equal(saves, before);
     again(&w);
     assert_record(ask(&w, birch, WITNESS_CLAIM, 1, 11), 2, false, true);
     assert_record(ask(&w, birch, WITNESS_CLAIM, 2, 11), 3, true, false);
-    assert_record(register_with(&w, alder, birch, 6), 3, false, false);
+    assert_record(register_at(&w, 3, alder, birch, 6), 3, false, false);
+    witness_free(&w);
+}
+
+/* It was lost on its way, `protect` was typed again, and the VM has gone on. */
+static void a_register_that_is_late_does_nothing(void **s)
+{
+    (void)s;
+    struct witness w;
+
+    registered(&w);
+    assert_record(register_at(&w, 1, alder, birch, 5), 2, true, true);
+    assert_record(ask(&w, alder, WITNESS_CLAIM, 2, 12), 3, true, false);
+    assert_record(register_at(&w, 1, alder, birch, 4), 3, false, false);
+    assert_record(register_at(&w, 1, alder, birch, 5), 3, false, false);
+    assert_record(ask(&w, alder, WITNESS_RUNNING, 3, 12), 3, true, true);
+    witness_free(&w);
+}
+
+/* What was handed over is ours, but was not registered by that. */
+static void a_generation_handed_over_is_registered_by_its_number(void **s)
+{
+    (void)s;
+    struct witness w;
+
+    registered(&w);
+    assert_record(ask(&w, birch, WITNESS_CLAIM, 1, 11), 2, true, false);
+    assert_record(ask(&w, birch, WITNESS_RETURN, 2, 11), 3, false, false);
+    assert_record(register_at(&w, 1, alder, birch, 5), 3, false, false);
+    assert_record(register_at(&w, 3, alder, birch, 5), 4, true, true);
     witness_free(&w);
 }
 
@@ -259,7 +290,8 @@ static void who_leaves_lets_anybody_register(void **s)
     assert_record(ask(&w, alder, WITNESS_RETURN, 2, 0), 2, false, true);
     assert_int_equal(ask(&w, stranger, WITNESS_CLAIM, 2, 11).status,
                      WITNESS_STRANGER);
-    assert_record(register_with(&w, stranger, birch, 5), 3, true, true);
+    assert_record(register_at(&w, 1, stranger, birch, 5), 2, false, true);
+    assert_record(register_at(&w, 2, stranger, birch, 5), 3, true, true);
     assert_int_equal(ask(&w, alder, WITNESS_CLAIM, 3, 11).status,
                      WITNESS_STRANGER);
     assert_record(ask(&w, birch, WITNESS_CLAIM, 3, 11), 4, true, false);
@@ -297,6 +329,8 @@ int main(void)
         cmocka_unit_test(others_get_nothing),
         cmocka_unit_test(the_holder_may_name_another_backup),
         cmocka_unit_test(to_register_is_a_new_generation),
+        cmocka_unit_test(a_register_that_is_late_does_nothing),
+        cmocka_unit_test(a_generation_handed_over_is_registered_by_its_number),
         cmocka_unit_test(who_leaves_lets_anybody_register),
         cmocka_unit_test(no_part_of_a_state_is_one),
     };
