@@ -11,6 +11,12 @@
  * component may come back or not. Polling is modelled as being told of a
  * change, so that every run ends, and where it ends the VM has to run.
  *
+ * Protection may end and begin again while alder's guest runs (ENDS): birch is
+ * told to give its replica up, or alder goes on alone when it does not answer;
+ * the agent ends with a LEAVE that may be lost; the daemon asks for the number,
+ * and its REGISTER of that number, typed again until it is answered, begins the
+ * next.
+ *
  * SAFE is checked at every step, that is: never two runners, and what runs has
  * all that the outside has seen. GOAL is checked where a run ends. */
 
@@ -27,8 +33,13 @@
 #define FAILURES 1
 #endif
 
+#ifndef ENDS
+#define ENDS 0
+#endif
+
 #define P 0
 #define B 1
+#define NOBODY 2
 
 mtype = { FREE, GUARDED, ASKING, YIELDED, FENCED,
           EMPTY, STANDBY, CLAIMING, WAITING, WON, VOID, LOST,
@@ -36,7 +47,7 @@ mtype = { FREE, GUARDED, ASKING, YIELDED, FENCED,
 mtype = { COMMIT, GRANTED, REFUSED, DENIED, DISCARDED, FORCED, STARTED,
           FAILED, UNSURE, NOEVENT }
 mtype = { NOTHING, ASK, RELEASE, PAUSE, FENCE, TAKEOVER, DISCARD }
-mtype = { NONE, CLAIM, RUNNING, RETURN, QUERY }
+mtype = { NONE, CLAIM, RUNNING, RETURN, QUERY, REGISTER, LEAVE }
 mtype = { HELLO, EPOCH, ACK, GIVEUP, GIVENUP }
 
 typedef lease {
@@ -52,7 +63,7 @@ lease l[2];
 
 /* The arbiter's record. */
 byte generation = 1;
-bit holder = P;
+byte holder = P;
 byte nonce;            /* 0: registered, or handed over */
 bit running = 1;
 byte version = 1;      /* changes of the record */
@@ -74,6 +85,9 @@ bit guest = 1;         /* alder's: there, */
 bit paused;            /* and paused */
 bit started;           /* birch's runs */
 byte flows;             /* how often alder's output has flowed freely */
+byte ends = ENDS;
+bit ending;            /* somebody typed unprotect: alder's agent ends when it may */
+bit idle;              /* the guest runs, and is not protected */
 byte replica;          /* `flows` + 1 when its epoch was made; 0: none */
 
 /* The session: messages carry (generation, has a replica or `flows`). */
@@ -221,7 +235,7 @@ inline answer(i) {
 		fi;
 		transit(i)
 	:: g == l[i].generation && (l[i].op == QUERY ||
-	   (l[i].op == RUNNING && mine && runs)) -> l[i].op = NONE;
+	   (l[i].op == RUNNING && runs)) -> l[i].op = NONE;
 		l[i].sent = 0;
 		request_wanted(i)
 	:: else
@@ -232,7 +246,7 @@ inline answer(i) {
 
 inline arbiter_do(i) {
 	if
-	:: op == CLAIM && g == generation ->
+	:: op == CLAIM && g == generation && holder != NOBODY ->
 		generation++;
 		holder = i;
 		nonce = n;
@@ -246,16 +260,29 @@ inline arbiter_do(i) {
 		holder = 1 - i;
 		nonce = 0;
 		version++
+	:: op == LEAVE && g == generation && holder == i ->
+		generation++; /* nobody's */
+		holder = NOBODY;
+		nonce = 0;
+		running = 1;
+		version++
+	:: op == REGISTER && g == generation && (holder == NOBODY || holder == i) ->
+		generation++; /* registered */
+		holder = i;
+		nonce = n;
+		running = 1;
+		version++
 	:: else
 	fi
 }
 
 inline arbiter_answer(i) {
 	if
-	:: nfull(ans[i]) ->
+	:: op == LEAVE
+	:: op != LEAVE && nfull(ans[i]) ->
 		ans[i]!generation,
 			(holder == i && (nonce == 0 || nonce == n)), running, version
-	:: patience -> patience-- /* lost */
+	:: op != LEAVE && patience -> patience-- /* lost */
 	fi
 }
 
@@ -268,7 +295,10 @@ end:	do
 	:: atomic { reachable(i) && nempty(req[i]) && can_answer(i) ->
 		if
 		:: req[i]?op,g,n
-		:: req[i]??op,g,n            /* ... in another order */
+		/* Those of one process keep their order. */
+		:: len(req[i]) == 2 && (req[i]?[LEAVE,_,_] || req[i]?[REGISTER,_,_]) ->
+			req[i]?op,g,n; req[i]!op,g,n;
+			req[i]?op,g,n
 		:: patience ->               /* twice */
 			patience--;
 			req[i]?<op,g,n>
@@ -288,6 +318,7 @@ end:	do
  * its way already and there is something to hear: it is a change, or nothing
  * was heard since. */
 #define polls(i) (l[i].op == QUERY)
+#define has_agent(i) (agent[i] && !(i == P && idle))
 #define quiet(i) (empty(req[i]) && empty(ans[i]))
 #define worth(i) (l[i].op != NONE && nfull(req[i]) && \
 	!(req[i]??[eval(l[i].op), eval(l[i].opgen), eval(l[i].nonce)]) && \
@@ -296,13 +327,13 @@ end:	do
 proctype asker(bit i)
 {
 end:	do
-	:: atomic { reachable(i) && agent[i] && worth(i) ->
+	:: atomic { reachable(i) && has_agent(i) && worth(i) ->
 		req[i]!l[i].op,l[i].opgen,l[i].nonce;
 		l[i].sent = 1 }
-	:: atomic { agent[i] && up[i] && ans[i]?[g,mine,runs,v] ->
+	:: atomic { has_agent(i) && up[i] && ans[i]?[g,mine,runs,v] ->
 		ans[i]?g,mine,runs,v;
 		answer(i) }
-	:: atomic { agent[i] && up[i] && len(ans[i]) == 2 ->
+	:: atomic { has_agent(i) && up[i] && len(ans[i]) == 2 ->
 		ans[i]?g,mine,runs,v; ans[i]!g,mine,runs,v; /* another order */
 		ans[i]?g,mine,runs,v;
 		answer(i) }
@@ -311,7 +342,7 @@ end:	do
 
 /* --- The session --------------------------------------------------------- */
 
-#define both (link && up[P] && up[B] && agent[P] && agent[B])
+#define both (link && up[P] && up[B] && agent[P] && agent[B] && !idle)
 /* Whoever ran it and lost, or is about to run it, opens none. */
 #define talks(i) (l[i].state != FENCED && l[i].state != LOST && \
 	l[i].state != WON)
@@ -332,11 +363,34 @@ inline connect() {
 		to[P]!HELLO,l[B].generation,(replica != 0) }
 }
 
-#define sends_epoch (session && helloed[P] && epochs < 2 && guest && \
+#define sends_epoch (session && helloed[P] && epochs < 2 && guest && !ending && \
 	(l[P].state == FREE || l[P].state == GUARDED) && nfull(to[B]))
 
 #define acknowledges (session && \
 	(l[B].state == EMPTY || l[B].state == STANDBY))
+
+/* The agent is gone; what it said last may be heard, and nobody waits for an
+ * answer. */
+inline leave() {
+	ending = 0;
+	idle = 1;
+	l[P].op = NONE;
+	l[P].sent = 0;
+	l[P].seen = 0;
+	l[P].state = FREE;
+	if
+	:: reachable(P) -> req[P]!LEAVE,l[P].generation,l[P].nonce
+	:: patience || !reachable(P) -> skip
+	fi
+}
+
+/* A new agent, with what the daemon was answered. */
+inline begin() {
+	idle = 0;
+	l[P].generation = g;
+	request_set(P, RUNNING);
+	hang_up()
+}
 
 proctype alder()
 {
@@ -375,6 +429,33 @@ end:	do
 		:: else
 		fi;
 		claim(P, ASKING) }
+	/* unprotect */
+	:: atomic { ends && !ending && !idle && guest && !paused && agent[P] &&
+	            (l[P].state == FREE || l[P].state == GUARDED) ->
+		ends--;
+		ending = 1 }
+	:: atomic { ending && session && helloed[P] && l[P].state == GUARDED &&
+	            epochs < 3 && nfull(to[B]) ->
+		epochs = 3;
+		to[B]!GIVEUP,l[P].generation,0 }
+	:: atomic { ending && agent[P] && up[P] && guest && quiet(P) &&
+	            l[P].state == FREE ->
+		hang_up();
+		leave() }
+	/* protect, again when there was no answer, or another one may come */
+	:: atomic { idle && reachable(P) && nfull(req[P]) &&
+	            ((l[P].op == REGISTER && quiet(P)) ||
+	             (l[P].op != REGISTER && l[P].seen != version)) ->
+		l[P].op = REGISTER;
+		l[P].nonce++;
+		req[P]!REGISTER,generation,l[P].nonce }
+	:: atomic { idle && ans[P]?[g,mine,runs,v] -> ans[P]?g,mine,runs,v;
+		l[P].op = NONE;
+		l[P].seen = v;
+		if
+		:: mine -> begin()
+		:: else
+		fi }
 	od
 }
 
@@ -486,10 +567,12 @@ end:	do
 	:: atomic { losses && path[P] -> lose(); path[P] = 0 }
 	:: atomic { losses && path[B] -> lose(); path[B] = 0 }
 	:: atomic { losses && up[P] -> lose(); up[P] = 0; hang_up();
-		unprotected = unprotected || (guest && replica != flows + 1);
+		unprotected = unprotected || idle ||
+			(guest && replica != flows + 1);
+		idle = 0;
 		guest = 0 }
 	:: atomic { losses && up[B] -> lose(); up[B] = 0; hang_up() }
-	:: atomic { losses && agent[P] && up[P] -> lose(); agent[P] = 0;
+	:: atomic { losses && agent[P] && up[P] && !idle -> lose(); agent[P] = 0;
 		hang_up() }
 	:: atomic { losses && agent[B] && up[B] -> lose(); agent[B] = 0;
 		hang_up() }
