@@ -3,11 +3,13 @@
 # Any process of alder, birch, or the witness stands still for up to 0.8 of the
 # timeout, again and again: nothing is taken over, the VM stays where it is. (A
 # backup that is silent for half the timeout is done without for a while: that is
-# alder's to win.) STALLS=N takes so many; SEED=N repeats the choice.
+# alder's to win.) 25 stalls a moment: `make test-all T=fake/arbiter-stalls` is
+# 1,000 of them. STALLS=N takes so many; SEED=N repeats the choice.
+# moments: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40
 . "$(dirname "$0")/../lib/arbiter.sh"
 three_protected
-RANDOM=${SEED:=$$}
-say "seed $SEED"
+RANDOM=$((${SEED:=$$} % 1000 + ${MOMENT:=0} * 1000))
+say "seed $SEED, moment $MOMENT"
 stall() {
     local pids pid
     case $((RANDOM % 5)) in
