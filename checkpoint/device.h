@@ -31,6 +31,8 @@ struct device_load {
     uint64_t held_packets;
     uint64_t dropped_packets; /* since setup: overflow */
     bool want_epoch;          /* more than the threshold is held */
+    uint64_t copied_bytes;    /* of its state, in the initial copy: so far, */
+    uint64_t copy_bytes;      /* of so many; 0: it has none */
     bool stale; /* the VM's devices are not the replica's any more: it is
                  * void, and poll's error says why */
 };

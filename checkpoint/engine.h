@@ -53,7 +53,7 @@ struct engine_epoch {
 };
 
 enum engine_event_type {
-    ENGINE_SYNC_PROGRESS, /* done, total: bytes of guest memory */
+    ENGINE_SYNC_PROGRESS, /* done, total: bytes of memory and disks */
     ENGINE_SYNCED,        /* first epoch acknowledged: Protected */
     ENGINE_EPOCH,         /* an epoch was acknowledged: see `stats` */
     ENGINE_SKIPPED,       /* an epoch was given up: error. Still protected */

@@ -19,6 +19,8 @@ static int record_put(void *arg, const void *payload, size_t len, struct err *e)
     if (!p->live)
         engine_record_account(eng);
     p->turn = engine_record_send(eng, EPOCH_DISK);
+    if (p->live)
+        engine_sync_note(eng, false);
     return p->turn == TURN_ON ? 0 : err_set(e, "not sent");
 }
 

@@ -64,6 +64,7 @@ struct engine {
     struct pace pace;
     uint64_t commit_ns, guest_seen_ns, progress_ns, polled_ns;
     uint64_t sync_start_ns;
+    uint64_t sync_memory; /* bytes of it that were sent */
     size_t devices_ready;
     struct err stale; /* what a device said that voids the replica; kind 0 */
     bool poll_failed, suspend_open, logdirty_on;
@@ -90,6 +91,8 @@ int engine_devices_abort(struct engine *eng, bool release, struct err *e);
 void engine_suspend_path(struct engine *eng);
 /* engine_sync.c: copy everything, up to the first acknowledged epoch. */
 enum turn engine_sync(struct engine *eng);
+/* Tell how far the initial copy is, not too often. */
+void engine_sync_note(struct engine *eng, bool now);
 /* Live rounds until little is dirty. In the initial copy (`live`) outside of
  * any epoch, later as part of the open one. */
 enum turn engine_rounds(struct engine *eng, bool live);

@@ -42,6 +42,8 @@ struct engine_wants engine_poll(struct engine *eng)
         sum.held_packets += load.held_packets;
         sum.dropped_packets += load.dropped_packets;
         sum.want_epoch |= load.want_epoch;
+        sum.copied_bytes += load.copied_bytes;
+        sum.copy_bytes += load.copy_bytes;
     }
     eng->poll_failed = failed;
     pthread_mutex_lock(&eng->lock);

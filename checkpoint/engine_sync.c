@@ -14,18 +14,20 @@
 #define ENOUGH_MIN      64  /* dirty pages that are always few enough */
 #define ENOUGH_FRACTION 256 /* of the guest */
 
-static void progress_note(struct engine *eng, uint64_t done, bool last)
+/* Disks as far as the last poll knows. */
+void engine_sync_note(struct engine *eng, bool last)
 {
-    uint64_t now = clock_ns(), total = eng->map.ram_pages * HV_PAGE;
-    struct engine_event ev = {
-        .type = ENGINE_SYNC_PROGRESS, .done = done, .total = total};
+    uint64_t now = clock_ns();
+    struct engine_event ev = {.type = ENGINE_SYNC_PROGRESS};
 
     pthread_mutex_lock(&eng->lock);
     struct engine_status *st = &eng->status;
-    st->sync_done = done;
-    st->sync_total = total;
+    ev.done = eng->sync_memory + st->load.copied_bytes;
+    ev.total = eng->map.ram_pages * HV_PAGE + st->load.copy_bytes;
+    st->sync_done = ev.done;
+    st->sync_total = ev.total;
     uint64_t ms = (now - eng->sync_start_ns) / NS_PER_MS;
-    st->sync_rate_bps = done * 8 * 1000 / (ms ? ms : 1);
+    st->sync_rate_bps = ev.done * 8 * 1000 / (ms ? ms : 1);
     pthread_mutex_unlock(&eng->lock);
     if (!last && now - eng->progress_ns < PROGRESS_EVERY)
         return;
@@ -36,8 +38,6 @@ static void progress_note(struct engine *eng, uint64_t done, bool last)
 /* All that is pending, once, front to end. */
 static enum turn round_run(struct engine *eng, bool live, bool progress)
 {
-    uint64_t done = 0;
-
     eng->capture.from = 0;
     while (capture_batch(&eng->capture)) {
         enum turn turn = engine_send_pages(eng, live);
@@ -45,12 +45,13 @@ static enum turn round_run(struct engine *eng, bool live, bool progress)
             turn = engine_devices_copy(eng, false);
         if (turn != TURN_ON)
             return turn;
-        done += eng->capture.staging.count * HV_PAGE;
-        if (progress)
-            progress_note(eng, done, false);
+        if (!progress)
+            continue;
+        eng->sync_memory += eng->capture.staging.count * HV_PAGE;
+        engine_sync_note(eng, false);
     }
     if (progress)
-        progress_note(eng, done, true);
+        engine_sync_note(eng, true);
     return TURN_ON;
 }
 
@@ -88,6 +89,7 @@ static void sync_begin(struct engine *eng)
 {
     eng->sync_start_ns = clock_ns();
     eng->progress_ns = 0;
+    eng->sync_memory = 0;
     eng->epoch_open = false;
     memset(eng->sent, 0, eng->capture.words * sizeof *eng->sent);
     encoder_reset(eng->encoder);
@@ -96,7 +98,7 @@ static void sync_begin(struct engine *eng)
     pthread_mutex_lock(&eng->lock);
     eng->status.syncing = true;
     pthread_mutex_unlock(&eng->lock);
-    progress_note(eng, 0, true);
+    engine_sync_note(eng, true);
 }
 
 enum turn engine_sync(struct engine *eng)

@@ -16,6 +16,7 @@ struct disk {
     struct disk_page *page;
     uint32_t device;
     uint64_t sectors;
+    uint64_t copied; /* of them */
 };
 
 struct disks {
@@ -163,7 +164,7 @@ static int image_put(struct disks *all, struct disk *d,
         if (payload_put(all, d, EPOCH_DISK_LIVE, all->piece.data + 8,
                         all->piece.len - 8, sink, e))
             return -1;
-        at = next;
+        at = d->copied = next;
     }
     return 0;
 }
@@ -179,6 +180,7 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
         struct disk *d = &all->disk[i];
         if (log_begin(d, e))
             return -1;
+        d->copied = 0;
         put_le64(size, d->sectors * SECTOR);
         if (payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
                         sizeof size, sink, e))
@@ -251,6 +253,10 @@ static int disks_poll(struct checkpoint_device *d, struct device_load *load,
     struct disks *all = disks_of(d);
 
     *load = (struct device_load){.want_epoch = early(all)};
+    for (int i = 0; i < all->n; i++) {
+        load->copied_bytes += all->disk[i].copied * SECTOR;
+        load->copy_bytes += all->disk[i].sectors * SECTOR;
+    }
     for (int i = 0; i < all->n && all->logging; i++) {
         struct disk *one = &all->disk[i];
         if (one->server.fd >= 0 &&
