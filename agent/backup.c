@@ -50,6 +50,29 @@ void backup_disks_failed(void *arg, const struct err *why)
     ev_async_send(b->a->loop, &b->acked);
 }
 
+void backup_disks_answer(void *arg, const void *payload, size_t len)
+{
+    struct backup *b = arg;
+
+    pthread_mutex_lock(&b->answers_lock);
+    buf_blob(&b->answers, payload, len);
+    pthread_mutex_unlock(&b->answers_lock);
+    ev_async_send(b->a->loop, &b->acked);
+}
+
+static void answers_send(struct backup *b)
+{
+    pthread_mutex_lock(&b->answers_lock);
+    struct reader r = reader_of(b->answers.data, b->answers.len);
+    while (b->a->session && b->rep && reader_left(&r)) {
+        size_t n;
+        const uint8_t *p = read_blob(&r, WIRE_CONTROL_MAX, &n);
+        link_send(b->a->session, WIRE_DISK_WANT, p, n);
+    }
+    buf_clear(&b->answers);
+    pthread_mutex_unlock(&b->answers_lock);
+}
+
 static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
 {
     struct backup *b = w->data;
@@ -62,6 +85,7 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
     (void)loop;
     (void)revents;
     backup_disks_tick(b);
+    answers_send(b);
     if (ack.epoch <= b->ack_sent || !b->rep || !backup_follows(b))
         return;
     b->ack_sent = ack.epoch;
@@ -394,6 +418,7 @@ static int backup_start(struct agent *a, struct err *e)
         abort();
     a->priv = b;
     b->a = a;
+    pthread_mutex_init(&b->answers_lock, NULL);
     b->idle_ns = clock_ns();
     b->was_protected =
         a->rec.state == VM_PROTECTED || a->rec.state == VM_DEGRADED;

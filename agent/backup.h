@@ -4,6 +4,8 @@
 #ifndef AGENT_BACKUP_H
 #define AGENT_BACKUP_H
 
+#include <pthread.h>
+
 #include "agent/agent_core.h"
 #include "checkpoint/replica.h"
 
@@ -66,6 +68,9 @@ struct backup {
     ev_async acked;
     uint64_t ack_epoch, ack_applied; /* atomic */
     uint64_t ack_sent;
+    /* What its disks have to say to the primary, u32 length and bytes each. */
+    pthread_mutex_t answers_lock;
+    struct buf answers;
     /* Its disks can't follow: written there, then the flag, atomic. */
     bool disks_failed;
     struct err disks_why;
@@ -74,7 +79,9 @@ struct backup {
 /* backup.c. Apply thread: epoch n is committed. */
 void backup_committed(void *arg, uint64_t epoch, uint64_t applied);
 
-/* Apply thread: the replica is void, its disks can't follow. */
+/* Apply thread: the disks have something to say to the primary; they can't
+ * follow, the replica is void. */
+void backup_disks_answer(void *arg, const void *payload, size_t len);
 void backup_disks_failed(void *arg, const struct err *why);
 
 /* backup_keep.c: with an arbiter. */

@@ -91,6 +91,7 @@ static int shell_build(struct shell_job *j, struct err *e)
 {
     const struct buf *bp = &j->b->blueprint;
     struct replica_config c = {.ack = backup_committed,
+                               .answer = backup_disks_answer,
                                .failed = backup_disks_failed,
                                .ack_arg = j->b};
     const struct hv_ops *ops = j->hv->ops;
@@ -183,6 +184,9 @@ static void shell_start(struct backup *b, bool build)
     j->vm = vm_of(a);
     b->rep = NULL;
     b->disks_failed = false; /* of the next one */
+    pthread_mutex_lock(&b->answers_lock);
+    buf_clear(&b->answers);
+    pthread_mutex_unlock(&b->answers_lock);
     b->work = build ? WORK_BUILD : WORK_DISCARD;
     b->job_session = b->session_no;
     agent_lease_event(a, LEASE_EV_DISCARDED);

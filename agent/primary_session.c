@@ -325,6 +325,15 @@ static void on_ack(struct primary *p, const uint8_t *payload, size_t len)
         link_fail(p->a->session, &e);
 }
 
+static void on_disk_want(struct primary *p, const uint8_t *payload, size_t len)
+{
+    struct err e = ERR_INIT;
+
+    if (p->eng && p->phase == PH_SYNC &&
+        engine_answered(p->eng, payload, len, &e))
+        link_fail(p->a->session, &e);
+}
+
 static void on_stopped(struct primary *p, const uint8_t *payload, size_t len)
 {
     struct wire_stop s;
@@ -353,6 +362,9 @@ void primary_record(struct agent *a, uint32_t type, const uint8_t *payload,
         break;
     case WIRE_ACK:
         on_ack(p, payload, len);
+        break;
+    case WIRE_DISK_WANT:
+        on_disk_want(p, payload, len);
         break;
     case WIRE_READY:
         on_ready(p, payload, len);

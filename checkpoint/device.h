@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/bytes.h"
 #include "common/err.h"
 
 /* How much output a device holds back; summed over devices by the engine to
@@ -43,6 +44,9 @@ struct checkpoint_device;
  * room; -1: the engine has something else to do, return at once. */
 struct device_sink {
     int (*put)(void *arg, const void *payload, size_t len, struct err *e);
+    /* During copy(): the next answer of the backup's side, appended to *out.
+     * 1: there was one; 0: none came within some milliseconds; -1 as above. */
+    int (*answer)(void *arg, struct buf *out, struct err *e);
     void *arg;
 };
 
@@ -101,9 +105,9 @@ struct replica_device;
 
 struct replica_device_ops {
     /* One DISK payload, live or of the epoch after the last decided one; not
-     * checked yet. */
+     * checked yet. What is appended to *answer goes to the primary. */
     int (*record)(struct replica_device *d, const void *payload, size_t len,
-                  struct err *e);
+                  struct buf *answer, struct err *e);
     /* All of epoch n was handed over, and its digest is right: make sure that
      * it can be kept whatever happens next. Epochs without records as well. */
     int (*prepare)(struct replica_device *d, uint64_t epoch, struct err *e);

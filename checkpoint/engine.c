@@ -524,10 +524,22 @@ int engine_acked(struct engine *eng, uint64_t epoch, struct err *e)
     return 0;
 }
 
+int engine_answered(struct engine *eng, const void *payload, size_t len,
+                    struct err *e)
+{
+    input_lock(eng);
+    bool room = eng->in.answers.len + len <= ENGINE_ANSWERS_MAX;
+    if (room)
+        buf_blob(&eng->in.answers, payload, len);
+    input_done(eng);
+    return room ? 0 : err_set(e, "more answers than were asked for");
+}
+
 void engine_session_lost(struct engine *eng)
 {
     input_lock(eng);
     eng->in.session = 0;
+    buf_clear(&eng->in.answers);
     eng->in.resumed = false;
     input_done(eng);
 }
@@ -568,6 +580,7 @@ void engine_close(struct engine *eng)
     epoch_hash_free(eng->hash);
     free(eng->sent);
     buf_free(&eng->record);
+    buf_free(&eng->in.answers);
     pthread_cond_destroy(&eng->wake);
     pthread_mutex_destroy(&eng->lock);
     eng->hv->ops->close(eng->hv);

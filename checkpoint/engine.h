@@ -117,6 +117,10 @@ void engine_start_sync(struct engine *eng, uint64_t session);
 /* ACK n came. -1 when no COMMIT n was sent: the peer breaks the protocol, drop
  * the session. A repeated ACK is fine. */
 int engine_acked(struct engine *eng, uint64_t epoch, struct err *e);
+/* What the backup's side of a device answered (DISK_WANT) in the current
+ * session. -1: more than was asked for, drop the session. */
+int engine_answered(struct engine *eng, const void *payload, size_t len,
+                    struct err *e);
 /* The session broke. Nothing is sent until engine_session_resumed. */
 void engine_session_lost(struct engine *eng);
 /* A new session of the same incarnation and generation is up, and the backup

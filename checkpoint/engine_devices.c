@@ -3,6 +3,8 @@
  * and of each epoch, under its digest. Engine thread. */
 #include "checkpoint/engine_private.h"
 
+#include <string.h>
+
 struct putting {
     struct engine *eng;
     bool live;
@@ -24,6 +26,37 @@ static int record_put(void *arg, const void *payload, size_t len, struct err *e)
     return p->turn == TURN_ON ? 0 : err_set(e, "not sent");
 }
 
+#define ANSWER_NS (20 * NS_PER_MS)
+
+/* The first one out of `in`; false: there is none. */
+static bool answer_first(struct buf *in, struct buf *out)
+{
+    struct reader r = reader_of(in->data, in->len);
+    size_t n;
+
+    if (!in->len)
+        return false;
+    const uint8_t *p = read_blob(&r, ENGINE_ANSWERS_MAX, &n);
+    buf_put(out, p, n);
+    in->len = reader_left(&r);
+    memmove(in->data, r.p, in->len);
+    return true;
+}
+
+static int answer_take(void *arg, struct buf *out, struct err *e)
+{
+    struct putting *p = arg;
+    struct engine *eng = p->eng;
+
+    pthread_mutex_lock(&eng->lock);
+    if (!eng->in.answers.len && engine_look(eng) == TURN_ON)
+        engine_wait(eng, clock_ns() + ANSWER_NS);
+    bool any = answer_first(&eng->in.answers, out);
+    pthread_mutex_unlock(&eng->lock);
+    p->turn = engine_check(eng);
+    return p->turn == TURN_ON ? any : err_set(e, "interrupted");
+}
+
 /* `rc` is what the device returned: that it was stopped is no error of its. */
 static enum turn outcome(struct putting *p, const struct checkpoint_device *d,
                          int rc, struct err *error)
@@ -39,7 +72,7 @@ enum turn engine_devices_copy(struct engine *eng, bool begin)
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
         struct putting p = {eng, true, TURN_ON};
-        struct device_sink sink = {record_put, &p};
+        struct device_sink sink = {record_put, answer_take, &p};
         struct err error = ERR_INIT;
         if (!d->ops->copy)
             continue;
@@ -56,7 +89,7 @@ enum turn engine_devices_records(struct engine *eng)
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
         struct putting p = {eng, false, TURN_ON};
-        struct device_sink sink = {record_put, &p};
+        struct device_sink sink = {record_put, NULL, &p};
         struct err error = ERR_INIT;
         if (!d->ops->records)
             continue;

@@ -12,7 +12,8 @@
 #include "checkpoint/pace.h"
 #include "common/clock.h"
 
-#define ENGINE_RING 1024
+#define ENGINE_RING        1024
+#define ENGINE_ANSWERS_MAX (1u << 20) /* bytes waiting */
 /* The devices are polled so often whatever the engine waits for: an interface
  * that is plugged in is to be held before its guest sends. */
 #define ENGINE_POLL_NS (50 * NS_PER_MS)
@@ -33,6 +34,7 @@ struct engine_input {
     bool resumed, replica_ok; /* a session came up and was not looked at */
     uint64_t resumed_committed;
     uint64_t acked;
+    struct buf answers; /* each as u32 length and bytes */
 };
 
 struct engine {

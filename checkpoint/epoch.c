@@ -87,10 +87,11 @@ int epoch_disk_read(const void *p, size_t len, struct epoch_disk *d,
 
     d->device = read_u32(&r);
     d->flags = read_u32(&r);
-    bool begins = d->flags & EPOCH_DISK_BEGIN;
+    bool live = d->flags & EPOCH_DISK_LIVE;
+    uint32_t special = d->flags & (EPOCH_DISK_BEGIN | EPOCH_DISK_ASK);
     if (r.bad || !reader_left(&r) || len > EPOCH_MAX_DISK ||
         d->flags & ~(uint32_t)EPOCH_DISK_FLAGS ||
-        (begins && !(d->flags & EPOCH_DISK_LIVE)))
+        (special && (!live || special == (EPOCH_DISK_BEGIN | EPOCH_DISK_ASK))))
         return err_set(e, "malformed DISK of %zu bytes", len);
     *rest = r.p;
     *rest_len = reader_left(&r);

@@ -33,7 +33,8 @@ struct epoch_disk {
 enum {
     EPOCH_DISK_LIVE = 1,  /* of the initial copy */
     EPOCH_DISK_BEGIN = 2, /* live, and the first of this disk: its size */
-    EPOCH_DISK_FLAGS = 3,
+    EPOCH_DISK_ASK = 4,   /* live: digests of blocks, which differ? */
+    EPOCH_DISK_FLAGS = 7,
 };
 
 /* What COMMIT says about the other records of its epoch. */

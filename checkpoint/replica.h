@@ -46,6 +46,9 @@ struct replica_config {
      * no locks held; may come just after replica_session_lost, then it is
      * harmless to send or to drop. Must not call into the replica. */
     void (*ack)(void *arg, uint64_t epoch, uint64_t applied);
+    /* A device's answer for the primary: DISK_WANT in this session. Same
+     * thread and rules. */
+    void (*answer)(void *arg, const void *payload, size_t len);
     /* The replica is void: its disks can't follow. Same thread and rules; at
      * most once, and nothing is committed afterwards. */
     void (*failed)(void *arg, const struct err *why);

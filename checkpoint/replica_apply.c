@@ -46,11 +46,17 @@ static int disks_take(struct replica *rep, const struct disk_records *all,
                       struct err *e)
 {
     struct replica_device *d = rep->config.disks;
+    struct buf answer = {0};
+    int rc = 0;
 
-    for (const struct disk_record *r = all->first; r; r = r->next)
-        if (d->ops->record(d, r->payload, r->len, e))
-            return -1;
-    return 0;
+    for (const struct disk_record *r = all->first; r && !rc; r = r->next) {
+        buf_clear(&answer);
+        rc = d->ops->record(d, r->payload, r->len, &answer, e);
+        if (!rc && answer.len)
+            rep->config.answer(rep->config.ack_arg, answer.data, answer.len);
+    }
+    buf_free(&answer);
+    return rc;
 }
 
 /* The lock is not held. Nothing is committed from now on. */

@@ -6,27 +6,38 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 #include "checkpoint/epoch.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "disk-replicate/disk_control.h"
+#include "disk-replicate/epochlog.h"
+
+#define BLOCK_SECTORS  (EPOCHLOG_BLOCK / SECTOR)
+#define WINDOW_SECTORS (16u << 20 >> 9) /* that are asked for at once */
+#define ANSWER_NS      (60 * NS_PER_SEC)
 
 struct disk {
     struct diskctl server;
     struct disk_page *page;
     uint32_t device;
     uint64_t sectors;
-    uint64_t copied; /* of them */
+    /* Of them: asked for what differs; copied, where it did. */
+    uint64_t asked, copied;
+    uint64_t differed;
 };
 
 struct disks {
     struct checkpoint_device dev; /* first */
     struct disk disk[DISKS_MAX];
     int n;
-    uint64_t cut;     /* the open one, of all disks */
-    bool logging;     /* the servers were asked to log */
-    struct buf out;   /* a payload */
-    struct buf piece; /* a server's answer */
+    uint64_t cut;      /* the open one, of all disks */
+    bool logging;      /* the servers were asked to log */
+    struct buf out;    /* a payload */
+    struct buf piece;  /* a server's answer */
+    struct buf answer; /* the backup's */
+    uint64_t seed;     /* of the digests */
 };
 
 static struct disks *disks_of(struct checkpoint_device *d)
@@ -149,14 +160,18 @@ static int changes_put(struct disks *all, const struct device_sink *sink,
     return log_forget(all, e);
 }
 
-static int image_put(struct disks *all, struct disk *d,
-                     const struct device_sink *sink, struct err *e)
+/* Sectors that differ over there, in pieces. */
+static int range_put(struct disks *all, struct disk *d, uint64_t at,
+                     uint64_t end, const struct device_sink *sink,
+                     struct err *e)
 {
-    for (uint64_t at = 0; at < d->sectors;) {
-        if (early(all) && changes_put(all, sink, e))
-            return -1;
+    uint8_t p[12];
+
+    while (at < end) {
+        put_le64(p, at);
+        put_le32(p + 8, (uint32_t)(end - at));
         buf_clear(&all->piece);
-        if (call_number(d, DISKCTL_COPY, at, &all->piece, e))
+        if (diskctl_call(&d->server, DISKCTL_COPY, p, sizeof p, &all->piece, e))
             return -1;
         uint64_t next = all->piece.len > 8 ? get_le64(all->piece.data) : 0;
         if (next <= at)
@@ -164,8 +179,87 @@ static int image_put(struct disks *all, struct disk *d,
         if (payload_put(all, d, EPOCH_DISK_LIVE, all->piece.data + 8,
                         all->piece.len - 8, sink, e))
             return -1;
-        at = d->copied = next;
+        at = next;
     }
+    return 0;
+}
+
+/* Digests of the next blocks. */
+static int ask(struct disks *all, struct disk *d,
+               const struct device_sink *sink, struct err *e)
+{
+    uint8_t p[16];
+
+    put_le64(p, d->asked);
+    put_le64(p + 8, all->seed);
+    buf_clear(&all->piece);
+    if (diskctl_call(&d->server, DISKCTL_DIGESTS, p, sizeof p, &all->piece, e))
+        return -1;
+    uint64_t next = all->piece.len > 8 ? get_le64(all->piece.data) : 0;
+    if (next <= d->asked)
+        return err_set(e, "disk %s: malformed answer", d->server.id);
+    d->asked = next;
+    return payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_ASK,
+                       all->piece.data + 8, all->piece.len - 8, sink, e);
+}
+
+/* The blocks of an answer, which come in the order of the questions. */
+static int answer_put(struct disks *all, struct disk *d,
+                      const struct device_sink *sink, struct err *e)
+{
+    struct reader r = reader_of(all->answer.data, all->answer.len);
+    uint32_t device = read_u32(&r), n = read_u32(&r);
+    uint64_t sector = read_u64(&r);
+    const uint8_t *bits = r.p;
+
+    if (r.bad || device != d->device || sector != d->copied || !n ||
+        n > DIGEST_BLOCKS || reader_left(&r) != (n + 7) / 8)
+        return err_set(e, "an answer that was not asked for");
+    for (uint32_t i = 0, k; i < n; i = k + 1) {
+        for (k = i; k < n && bits[k / 8] & 1u << k % 8; k++)
+            ;
+        uint64_t from = sector + i * BLOCK_SECTORS;
+        uint64_t end = sector + k * BLOCK_SECTORS;
+        if (end > d->sectors)
+            end = d->sectors;
+        d->differed += k > i ? end - from : 0;
+        if (k > i && range_put(all, d, from, end, sink, e))
+            return -1;
+    }
+    d->copied = sector + n * BLOCK_SECTORS;
+    if (d->copied > d->sectors)
+        d->copied = d->sectors;
+    return 0;
+}
+
+/* Some questions are always on their way: neither side waits for the other's
+ * disk. */
+static int image_put(struct disks *all, struct disk *d,
+                     const struct device_sink *sink, struct err *e)
+{
+    uint64_t heard = clock_ns();
+
+    while (d->copied < d->sectors) {
+        if (early(all) && changes_put(all, sink, e))
+            return -1;
+        if (d->asked < d->sectors && d->asked - d->copied < WINDOW_SECTORS) {
+            if (ask(all, d, sink, e))
+                return -1;
+            continue;
+        }
+        buf_clear(&all->answer);
+        int r = sink->answer(sink->arg, &all->answer, e);
+        if (r < 0 || (r && answer_put(all, d, sink, e)))
+            return -1;
+        if (r)
+            heard = clock_ns();
+        else if (clock_ns() - heard > ANSWER_NS)
+            return err_kind(e, ERR_TIMEOUT,
+                            "disk %s: the backup does not say what it lacks",
+                            d->server.id);
+    }
+    log_info("disk=%s copied=%lu KiB of=%lu KiB", d->server.id,
+             d->differed * SECTOR >> 10, d->sectors * SECTOR >> 10);
     return 0;
 }
 
@@ -176,11 +270,13 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
 
     all->logging = true;
     all->cut = 1;
+    if (getrandom(&all->seed, sizeof all->seed, 0) != sizeof all->seed)
+        return err_sys(e, "random bytes");
     for (int i = 0; i < all->n; i++) {
         struct disk *d = &all->disk[i];
         if (log_begin(d, e))
             return -1;
-        d->copied = 0;
+        d->asked = d->copied = d->differed = 0;
         put_le64(size, d->sectors * SECTOR);
         if (payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
                         sizeof size, sink, e))
@@ -311,6 +407,7 @@ static void disks_free(struct checkpoint_device *d)
     disks_teardown(d, false);
     buf_free(&all->out);
     buf_free(&all->piece);
+    buf_free(&all->answer);
     free(all);
 }
 

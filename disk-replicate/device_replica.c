@@ -76,8 +76,27 @@ static int piece(struct disk *d, const uint8_t *p, size_t len, struct err *e)
     return 0;
 }
 
+/* DISK_WANT. */
+static int compare(struct disk *d, const uint8_t *p, size_t len,
+                   struct buf *answer, struct err *e)
+{
+    struct buf bits = {0};
+
+    if (len < DIGEST_HEAD)
+        return err_set(e, "malformed digests");
+    int rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, e);
+    if (!rc) {
+        buf_u32(answer, d->device);
+        buf_u32(answer, get_le32(p + 8));
+        buf_u64(answer, get_le64(p));
+        buf_put(answer, bits.data, bits.len);
+    }
+    buf_free(&bits);
+    return rc;
+}
+
 static int disks_record(struct replica_device *dev, const void *payload,
-                        size_t len, struct err *e)
+                        size_t len, struct buf *answer, struct err *e)
 {
     const uint8_t *rest;
     size_t rest_len;
@@ -92,6 +111,8 @@ static int disks_record(struct replica_device *dev, const void *payload,
         return begin(d, rest, rest_len, e);
     if (!d->begun)
         return err_set(e, "DISK of disk %u before its first", head.device);
+    if (head.flags & EPOCH_DISK_ASK)
+        return compare(d, rest, rest_len, answer, e);
     if (head.flags & EPOCH_DISK_LIVE)
         return diskctl_call(&d->server, DISKCTL_LIVE, rest, rest_len, NULL, e);
     return piece(d, rest, rest_len, e);

@@ -32,7 +32,12 @@ enum diskctl_type {
     /* The primary's. LOG: 4 pages, 4 entries of the log, which begins empty. */
     DISKCTL_LOG,
     DISKCTL_UNLOG,
-    DISKCTL_COPY,   /* 8 sector -> 8 the next one, then a piece (extents.h) */
+    /* 8 sector, 4 sectors at most (0: any number) -> 8 the next sector, then a
+     * piece (extents.h) */
+    DISKCTL_COPY,
+    /* 8 sector, 8 seed -> 8 the next sector, then digests as COMPARE has them
+     */
+    DISKCTL_DIGESTS,
     DISKCTL_FETCH,  /* 8 open cut: epochlog_fetch() */
     DISKCTL_NEXT,   /* 8 epoch, 4 sequence -> a piece, or nothing */
     DISKCTL_FORGET, /* 8 cut: epochlog_commit() */
@@ -40,6 +45,7 @@ enum diskctl_type {
      * overwritten from now on, and of no use until the first epoch. */
     DISKCTL_REPLICA,
     DISKCTL_LIVE,    /* a piece of the initial copy */
+    DISKCTL_COMPARE, /* digests -> a bit a block, the lowest first: differs */
     DISKCTL_PIECE,   /* one of the next epoch */
     DISKCTL_PREPARE, /* 8 epoch, 4 pieces, 4 zero, 8 bytes, 8 digest */
     DISKCTL_DECIDE,
@@ -47,6 +53,14 @@ enum diskctl_type {
     DISKCTL_PROMOTE, /* 8 epoch: the image is exactly that, durably, and is
                       * the VM's disk from now on. Done before: fine */
 };
+
+/* Digests of an image's blocks of 4 KiB, the last one may be shorter: 8 first
+ * sector, 4 blocks (1 to DIGEST_BLOCKS), 4 zero, 8 seed, then XXH3-128 with
+ * that seed of each, low 64 bits first. The seed is random: nobody inside of a
+ * guest can make two blocks that look the same. */
+#define DIGEST_BLOCKS 256u
+#define DIGEST_BYTES  16u
+#define DIGEST_HEAD   24u
 
 /* Mapped by the server and by its agent. Every field is atomic. */
 struct disk_page {

@@ -21,7 +21,6 @@
  * make room. */
 #define ROOM_MS    2000
 #define STEP_BYTES EXTENTS_DATA_MAX /* that are logged at once */
-#define COPY_STEPS 32               /* of reading, a COPY */
 #define PAGES_MAX  (64u << 20 >> 12)
 
 #define page_store(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
@@ -146,62 +145,6 @@ static int log_begin(struct duty *d, struct reader *r, struct err *e)
     return 0;
 }
 
-static bool is_zero(const uint8_t *p, size_t len)
-{
-    return !p[0] && !memcmp(p, p + 1, len - 1);
-}
-
-/* By blocks, the last one may be short. False: the piece is full. */
-static bool blocks_add(struct duty *d, uint64_t offset, uint32_t len)
-{
-    for (uint32_t at = 0, n; at < len; at += n) {
-        n = len - at < EPOCHLOG_BLOCK ? len - at : EPOCHLOG_BLOCK;
-        const uint8_t *p = d->block + at;
-        bool zero = is_zero(p, n);
-        struct extent x = {.sector = (offset + at) / SECTOR,
-                           .sectors = n / SECTOR,
-                           .kind = zero ? EXTENT_ZERO : EXTENT_DATA,
-                           .data = zero ? NULL : p};
-        if (!extents_add(&d->piece, &x))
-            return false;
-    }
-    return true;
-}
-
-/* A piece of the image as it is now, from a sector on: as much as a piece
- * holds, or some megabytes of zeroes. */
-static int copy(struct duty *d, struct reader *r, struct buf *answer,
-                struct err *e)
-{
-    uint64_t sector = read_u64(r);
-
-    if (!reader_done(r) || sector >= d->image->bytes / SECTOR)
-        return err_set(e, "malformed request");
-    uint64_t at = sector * SECTOR;
-    extents_begin(&d->piece, 1, 0);
-    for (int i = 0; i < COPY_STEPS && at < d->image->bytes; i++) {
-        uint64_t left = d->image->bytes - at;
-        uint32_t n =
-            left < EXTENTS_DATA_MAX ? (uint32_t)left : EXTENTS_DATA_MAX;
-        if (d->piece.data.len + n > EXTENTS_DATA_MAX)
-            n = EXTENTS_DATA_MAX - (uint32_t)d->piece.data.len;
-        if (left < n)
-            n = (uint32_t)left;
-        int error = n ? server_read_still(d->server, at, d->block, n) : 0;
-        if (error) {
-            errno = error;
-            return err_sys(e, "read %s at %lu", d->image->path, at);
-        }
-        if (!n || !blocks_add(d, at, n))
-            break;
-        at += n;
-    }
-    const struct buf *piece = extents_end(&d->piece);
-    buf_u64(answer, at / SECTOR);
-    buf_put(answer, piece->data, piece->len);
-    return 0;
-}
-
 static int log_usable(const struct duty *d, struct err *e)
 {
     if (d->mode != DUTY_LOG)
@@ -300,7 +243,11 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
         log_end(d);
         return 0;
     case DISKCTL_COPY:
-        return copy(d, &r, answer, e);
+        return duty_copy(d, &r, answer, e);
+    case DISKCTL_DIGESTS:
+        return duty_digests(d, &r, answer, e);
+    case DISKCTL_COMPARE:
+        return duty_compare(d, p, len, answer, e);
     case DISKCTL_NEXT:
         return log_next(d, &r, answer, e);
     case DISKCTL_LIVE:

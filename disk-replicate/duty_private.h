@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Inside of the duty: duty.c has the modes and the primary's, duty_replica.c
- * the backup's, duty_files.c what is on this host's disk. */
+/* Inside of the duty: duty.c has the modes and the primary's log, duty_copy.c
+ * the initial copy, duty_replica.c the backup's, duty_files.c what is on this
+ * host's disk. */
 #ifndef DISK_REPLICATE_DUTY_PRIVATE_H
 #define DISK_REPLICATE_DUTY_PRIVATE_H
 
@@ -42,6 +43,14 @@ struct duty {
 };
 
 void duty_mode_set(struct duty *d, enum duty_mode to);
+
+/* duty_copy.c: requests of the initial copy. */
+int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
+              struct err *e);
+int duty_digests(struct duty *d, struct reader *r, struct buf *answer,
+                 struct err *e);
+int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
+                 struct err *e);
 
 /* duty_files.c */
 #define DUTY_KEY 17 /* with its NUL */

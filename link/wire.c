@@ -39,6 +39,7 @@ static const struct type_info {
     {WIRE_COMMIT, "COMMIT", IN_VM, 64u << 10},
     {WIRE_ACK, "ACK", IN_VM, WIRE_CONTROL_MAX},
     {WIRE_DISK, "DISK", IN_VM, 400u << 10},
+    {WIRE_DISK_WANT, "DISK_WANT", IN_VM, WIRE_CONTROL_MAX},
 };
 
 static const struct type_info *type_find(uint32_t type)

@@ -58,11 +58,12 @@ enum wire_type {
     WIRE_ASK = 48,
     WIRE_ANSWER = 49,
     WIRE_SEAL = 50,
-    WIRE_PAGES = 64, /* 64..68: payloads in docs/epoch-format.md */
+    WIRE_PAGES = 64, /* 64..69: payloads in docs/epoch-format.md */
     WIRE_STATE = 65,
     WIRE_COMMIT = 66,
     WIRE_ACK = 67,
     WIRE_DISK = 68,
+    WIRE_DISK_WANT = 69,
 };
 
 /* "HELLO", ...; "type 99" never: NULL for what is not a type. */

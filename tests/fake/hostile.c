@@ -110,10 +110,11 @@ static int stranger(unsigned rounds)
 
 static void misbehave(struct link_session *s)
 {
-    static const uint32_t types[] = {
-        WIRE_BEAT,      WIRE_REFUSE, WIRE_BLUEPRINT, WIRE_READY, WIRE_DISCARD,
-        WIRE_DISCARDED, WIRE_STOP,   WIRE_STOPPED,   WIRE_PAGES, WIRE_STATE,
-        WIRE_COMMIT,    WIRE_ACK,    WIRE_DISK};
+    static const uint32_t types[] = {WIRE_BEAT,  WIRE_REFUSE,   WIRE_BLUEPRINT,
+                                     WIRE_READY, WIRE_DISCARD,  WIRE_DISCARDED,
+                                     WIRE_STOP,  WIRE_STOPPED,  WIRE_PAGES,
+                                     WIRE_STATE, WIRE_COMMIT,   WIRE_ACK,
+                                     WIRE_DISK,  WIRE_DISK_WANT};
     static uint8_t bytes[4000];
 
     for (uint32_t n = rnd(8); n; n--) {

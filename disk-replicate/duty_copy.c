@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The initial copy, at both ends: what an image holds, and which of its blocks
+ * differ; see duty.h. The control thread's. */
+#include "disk-replicate/duty_private.h"
+
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define COPY_STEPS 32 /* of reading, a COPY */
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+    return !p[0] && !memcmp(p, p + 1, len - 1);
+}
+
+/* By blocks, the last one may be short. False: the piece is full. */
+static bool blocks_add(struct duty *d, uint64_t offset, uint32_t len)
+{
+    for (uint32_t at = 0, n; at < len; at += n) {
+        n = len - at < EPOCHLOG_BLOCK ? len - at : EPOCHLOG_BLOCK;
+        const uint8_t *p = d->block + at;
+        bool zero = is_zero(p, n);
+        struct extent x = {.sector = (offset + at) / SECTOR,
+                           .sectors = n / SECTOR,
+                           .kind = zero ? EXTENT_ZERO : EXTENT_DATA,
+                           .data = zero ? NULL : p};
+        if (!extents_add(&d->piece, &x))
+            return false;
+    }
+    return true;
+}
+
+/* A piece of the image as it is now, from a sector on: as much as a piece
+ * holds, or some megabytes of zeroes. */
+int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
+              struct err *e)
+{
+    uint64_t sector = read_u64(r), end = d->image->bytes;
+    uint32_t most = read_u32(r);
+
+    if (!reader_done(r) || sector >= end / SECTOR)
+        return err_set(e, "malformed request");
+    uint64_t at = sector * SECTOR;
+    if (most && most < end / SECTOR - sector)
+        end = at + most * (uint64_t)SECTOR;
+    extents_begin(&d->piece, 1, 0);
+    for (int i = 0; i < COPY_STEPS && at < end; i++) {
+        uint64_t left = end - at;
+        uint32_t n =
+            left < EXTENTS_DATA_MAX ? (uint32_t)left : EXTENTS_DATA_MAX;
+        if (d->piece.data.len + n > EXTENTS_DATA_MAX)
+            n = EXTENTS_DATA_MAX - (uint32_t)d->piece.data.len;
+        if (left < n)
+            n = (uint32_t)left;
+        int error = n ? server_read_still(d->server, at, d->block, n) : 0;
+        if (error) {
+            errno = error;
+            return err_sys(e, "read %s at %lu", d->image->path, at);
+        }
+        if (!n || !blocks_add(d, at, n))
+            break;
+        at += n;
+    }
+    const struct buf *piece = extents_end(&d->piece);
+    buf_u64(answer, at / SECTOR);
+    buf_put(answer, piece->data, piece->len);
+    return 0;
+}
+
+/* --- Digests ---------------------------------------------------------------
+ */
+
+static int still_read(struct duty *d, uint64_t at, uint32_t len, struct err *e)
+{
+    int error = server_read_still(d->server, at, d->block, len);
+
+    if (!error)
+        return 0;
+    errno = error;
+    return err_sys(e, "read %s at %lu", d->image->path, at);
+}
+
+/* Calls `each` with all blocks of `count` from the byte `at` on. */
+static int blocks_digest(struct duty *d, uint64_t at, uint32_t count,
+                         uint64_t seed,
+                         void (*each)(void *arg, uint32_t i, XXH128_hash_t h),
+                         void *arg, struct err *e)
+{
+    uint64_t end = at + count * (uint64_t)EPOCHLOG_BLOCK;
+
+    if (end > d->image->bytes)
+        end = d->image->bytes;
+    for (uint32_t i = 0, n; at < end; at += n) {
+        n = end - at < EXTENTS_DATA_MAX ? (uint32_t)(end - at)
+                                        : EXTENTS_DATA_MAX;
+        if (still_read(d, at, n, e))
+            return -1;
+        for (uint32_t k = 0, len; k < n; k += len, i++) {
+            len = n - k < EPOCHLOG_BLOCK ? n - k : EPOCHLOG_BLOCK;
+            each(arg, i, XXH3_128bits_withSeed(d->block + k, len, seed));
+        }
+    }
+    return 0;
+}
+
+static uint32_t blocks_from(const struct duty *d, uint64_t sector)
+{
+    uint64_t n = (d->image->bytes - sector * SECTOR + EPOCHLOG_BLOCK - 1) /
+                 EPOCHLOG_BLOCK;
+
+    return n < DIGEST_BLOCKS ? (uint32_t)n : DIGEST_BLOCKS;
+}
+
+static void digest_add(void *arg, uint32_t i, XXH128_hash_t h)
+{
+    (void)i;
+    buf_u64(arg, h.low64);
+    buf_u64(arg, h.high64);
+}
+
+int duty_digests(struct duty *d, struct reader *r, struct buf *answer,
+                 struct err *e)
+{
+    uint64_t sector = read_u64(r), seed = read_u64(r);
+
+    if (!reader_done(r) || sector >= d->image->bytes / SECTOR)
+        return err_set(e, "malformed request");
+    uint32_t n = blocks_from(d, sector);
+    uint64_t next = sector + n * (EPOCHLOG_BLOCK / SECTOR);
+    if (next > d->image->bytes / SECTOR)
+        next = d->image->bytes / SECTOR;
+    buf_u64(answer, next);
+    buf_u64(answer, sector);
+    buf_u32(answer, n);
+    buf_u32(answer, 0);
+    buf_u64(answer, seed);
+    return blocks_digest(d, sector * SECTOR, n, seed, digest_add, answer, e);
+}
+
+struct comparing {
+    const uint8_t *digests;
+    uint8_t differs[DIGEST_BLOCKS / 8];
+};
+
+static void digest_compare(void *arg, uint32_t i, XXH128_hash_t h)
+{
+    struct comparing *c = arg;
+    const uint8_t *p = c->digests + (size_t)i * DIGEST_BYTES;
+
+    if (get_le64(p) != h.low64 || get_le64(p + 8) != h.high64)
+        c->differs[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
+                 struct err *e)
+{
+    struct reader r = reader_of(p, len);
+    uint64_t sector = read_u64(&r);
+    uint32_t n = read_u32(&r), zero = read_u32(&r);
+    uint64_t seed = read_u64(&r);
+    struct comparing c = {0};
+
+    if (r.bad || zero || sector >= d->image->bytes / SECTOR || !n ||
+        n > blocks_from(d, sector) ||
+        reader_left(&r) != (size_t)n * DIGEST_BYTES)
+        return err_set(e, "malformed digests");
+    c.digests = r.p;
+    if (blocks_digest(d, sector * SECTOR, n, seed, digest_compare, &c, e))
+        return -1;
+    buf_put(answer, c.differs, (n + 7) / 8);
+    return 0;
+}
