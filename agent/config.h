@@ -52,6 +52,8 @@ struct config {
     unsigned fence_ms;
     /* watchdog_s=0 (0: off; 5..600): watchdog.h */
     unsigned watchdog_s;
+    /* disk_log_mb=64 (1..64): what a disk's epoch may write */
+    unsigned disk_log_mb;
     /* kernel_dirs="": folders that VMs are started from, with colons between;
      * "": hypervisor/xl/files.c has them */
     char kernel_dirs[512];

@@ -87,7 +87,8 @@ static int net_open(struct primary *p, struct err *e)
 static int devices_open(struct primary *p, struct engine_config *c,
                         struct err *e)
 {
-    if (net_open(p, e) || disk_device_new(&p->disks, c->domid, e))
+    if (net_open(p, e) ||
+        disk_device_new(&p->disks, c->domid, p->a->cfg.disk_log_mb, e))
         return -1;
     c->devices[c->device_count++] = p->net;
     if (p->disks)

@@ -32,6 +32,7 @@ struct disks {
     struct checkpoint_device dev; /* first */
     struct disk disk[DISKS_MAX];
     int n;
+    unsigned log_mb;
     uint64_t cut;      /* the open one, of all disks */
     bool logging;      /* the servers were asked to log */
     struct buf out;    /* a payload */
@@ -77,12 +78,12 @@ static void cut_make(struct disks *all)
         __atomic_store_n(&all->disk[i].page->cut, all->cut, __ATOMIC_SEQ_CST);
 }
 
-static int log_begin(struct disk *d, struct err *e)
+static int log_begin(const struct disks *all, struct disk *d, struct err *e)
 {
     uint8_t p[8];
     struct buf b = {0};
 
-    put_le32(p, DISK_LOG_PAGES);
+    put_le32(p, all->log_mb << (20 - 12));
     put_le32(p + 4, DISK_LOG_ENTRIES);
     int rc = diskctl_call(&d->server, DISKCTL_INFO, NULL, 0, &b, e);
     if (!rc && b.len != 8)
@@ -274,7 +275,7 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
         return err_sys(e, "random bytes");
     for (int i = 0; i < all->n; i++) {
         struct disk *d = &all->disk[i];
-        if (log_begin(d, e))
+        if (log_begin(all, d, e))
             return -1;
         d->asked = d->copied = d->differed = 0;
         put_le64(size, d->sectors * SECTOR);
@@ -425,7 +426,7 @@ static const struct checkpoint_device_ops ops = {
 };
 
 int disk_device_new(struct checkpoint_device **out, uint32_t domid,
-                    struct err *e)
+                    unsigned log_mb, struct err *e)
 {
     char ids[DISKS_MAX][DISK_ID];
     int n = diskctl_disks(domid, ids, e);
@@ -438,6 +439,7 @@ int disk_device_new(struct checkpoint_device **out, uint32_t domid,
         return err_sys(e, "disks");
     all->dev.ops = &ops;
     all->n = n;
+    all->log_mb = log_mb;
     for (int i = 0; i < n; i++) {
         memcpy(all->disk[i].server.id, ids[i], DISK_ID);
         all->disk[i].server.fd = -1;

@@ -10,17 +10,17 @@
 
 #include "checkpoint/device.h"
 
-/* A server's log: data of so many blocks of 4 KiB at most, written and zeroed
- * blocks together. What an epoch sends of a disk is not more than fits. */
-#define DISK_LOG_PAGES   16384u
+/* A server's log: data of so many MiB at most, written and zeroed blocks of 4
+ * KiB together. What an epoch sends of a disk is not more than fits. */
+#define DISK_LOG_MB_MAX  64u
 #define DISK_LOG_ENTRIES 262144u
 #define DISK_EPOCH_BYTES                                                       \
-    (DISK_LOG_PAGES * 4096ull + DISK_LOG_ENTRIES * 16ull + (1u << 20))
+    ((DISK_LOG_MB_MAX + 1) * (1ull << 20) + DISK_LOG_ENTRIES * 16ull)
 
 /* Of the disks of `domid` that are served by us and may be written. *d is NULL
- * when there are none. */
+ * when there are none. log_mb: 1 to DISK_LOG_MB_MAX. */
 int disk_device_new(struct checkpoint_device **d, uint32_t domid,
-                    struct err *e);
+                    unsigned log_mb, struct err *e);
 int disk_replica_new(struct replica_device **d, uint32_t domid, struct err *e);
 
 /* For a takeover whose agent died: the images of the domain's disks are exactly

@@ -17,7 +17,7 @@ voided() { grep -q 'event=void' "$WORK/alder.log"; }
 await 10 voided || fail "the replica is not void"
 protected_again() { [ "$(state_count alder web Protected)" -ge 2 ]; }
 await 20 protected_again || fail "protection did not return"
-guest_goes_on alder web || fail "the guest does not go on"
+disk_goes_on alder web || fail "the guest does not go on"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 steps=$(steps_committed alder web) || fail "no epochs"
 disk_host_die alder

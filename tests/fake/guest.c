@@ -21,6 +21,7 @@ static const char usage[] =
     "       guest disk DIR NAME IMAGE   exit status 0: IMAGE is of that cut\n"
     "       guest check DIR NAME        exit status 0: a consistent cut\n"
     "       guest steps DIR NAME        steps taken so far\n"
+    "       guest first DIR NAME        those of the writer with the disk\n"
     "       guest list DIR              domid, name, running|paused|...\n"
     "       guest destroy DIR NAME\n"
     "       guest unpause DIR NAME\n"
@@ -149,6 +150,17 @@ static bool step_write(void *arg, uint64_t step)
         d->fd = -1;
     }
     return false;
+}
+
+static int first(uint32_t domid)
+{
+    struct fake_view v;
+
+    if (fake_view_open(&v, dir, domid, &e))
+        return failed();
+    printf("%lu\n", load(&v.dom->steps[0]));
+    fake_view_close(&v);
+    return 0;
 }
 
 /* The newest step up to `last` that wrote block b; 0: none did. */
@@ -357,6 +369,8 @@ int main(int argc, char **argv)
         return failed();
     if (!strcmp(verb, "run"))
         return run(domid, argv[4]);
+    if (!strcmp(verb, "first"))
+        return first(domid);
     if (!strcmp(verb, "disk") && argc == 5)
         return disk_check(domid, argv[4]);
     if (!strcmp(verb, "check"))

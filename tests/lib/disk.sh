@@ -56,7 +56,7 @@ disk_guest_make() { # HOST NAME
     on "$1" "$WORK/$1/hv/devices" add "$domid" >>"$WORK/devices.out" 2>&1 ||
         fail "no disk: $(cat "$WORK/devices.out")"
     disk_guest_run "$1" "$2"
-    await 5 guest_goes_on "$1" "$2" || fail "$2 does not run"
+    await 5 disk_goes_on "$1" "$2" || fail "$2 does not run"
 }
 disk_start_protected() {
     disk_hosts_make
@@ -73,8 +73,14 @@ disk_taken_over_well() { # HOST VM STEPS
     disk_rests_are_equal || fail "the image was not copied as a whole"
     [ "$(guest "$1" steps "$2")" -ge "$3" ] || fail "$2 on $1 is too old"
     disk_guest_run "$1" "$2"
-    await 5 guest_goes_on "$1" "$2" || fail "$2 does not go on"
+    await 5 disk_goes_on "$1" "$2" || fail "$2 does not go on"
 }
+disk_goes_on() { # HOST NAME: is being written
+    local before
+    before=$(guest "$1" first "$2") && sleep 0.2 &&
+        [ "$(guest "$1" first "$2")" -gt "$before" ]
+}
+disk_stands() { ! disk_goes_on "$@"; }
 # None of its processes sees another one die before it.
 disk_host_die() { # HOST
     host_signal "$1" STOP
