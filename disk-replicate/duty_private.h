@@ -39,6 +39,7 @@ struct duty {
     uint8_t *block; /* EXTENTS_DATA_MAX */
     enum duty_mark mark;
     struct journal *journal; /* REPLICA */
+    struct err broken;       /* why nothing can be applied; kind 0: it can */
     struct store journal_file;
 };
 

@@ -11,9 +11,9 @@
 
 static int is_replica(const struct duty *d, struct err *e)
 {
-    return d->mode == DUTY_REPLICA
-               ? 0
-               : err_kind(e, ERR_REFUSED, "it is no replica's");
+    if (d->mode != DUTY_REPLICA)
+        return err_kind(e, ERR_REFUSED, "it is no replica's");
+    return d->broken.kind ? err_set(e, "%s", d->broken.text) : 0;
 }
 
 static void journal_end(struct duty *d)
@@ -41,6 +41,7 @@ int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e)
     if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
         return err_sys(e, "random bytes");
     journal_end(d);
+    err_clear(&d->broken);
     duty_mode_set(d, DUTY_REPLICA);
     if (duty_mark_write(d, MARK_SYNCING, e) || duty_journal_file(d, true, e))
         return -1;
@@ -164,6 +165,8 @@ int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e)
         return 0;
     if (d->mode == DUTY_LOG)
         return err_kind(e, ERR_REFUSED, "it is a protected VM's");
+    if (d->broken.kind)
+        return err_set(e, "%s", d->broken.text);
     if (journal_again(d, e))
         return -1;
     struct journal_status s = journal_status(d->journal);
@@ -185,14 +188,16 @@ bool replica_duty_idle(struct duty *d)
     struct err e = ERR_INIT;
     bool done = false;
 
-    if (d->mode != DUTY_REPLICA || !d->journal)
+    if (d->mode != DUTY_REPLICA || !d->journal || d->broken.kind)
         return false;
     struct journal_status s = journal_status(d->journal);
     if (s.broken || s.applied == s.committed)
         return false;
     if (!journal_apply(d->journal, &done, &e))
         return !done;
-    log_error("disk=%s applying epoch %lu: %s", d->id, s.applied + 1, e.text);
+    err_add(&e, "applying epoch %lu", s.applied + 1);
+    log_error("disk=%s %s", d->id, e.text);
+    d->broken = e;
     return false;
 }
 

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC1091,SC2034
+# Birch's file system is full when a disk is copied to it, when its journal is
+# made, or when an epoch is applied: that is said, the guest goes on, and as soon
+# as there is room the VM is protected.
+# moments: copy journal apply
+. "$(dirname "$0")/../lib/disk.sh"
+: "${MOMENT:=apply}"
+disk_images_make
+full=$WORK/birch/small size=6m
+[ "$MOMENT" = copy ] && size=2m
+mkdir -p "$full"
+mount -t tmpfs -o size=$size understudy-test "$full" || {
+    say "no tmpfs can be mounted"
+    exit 77
+}
+ended() {
+    local rc=$?
+    umount -l "$full"
+    (exit $rc)
+    scenario_exit
+}
+trap ended EXIT
+if [ "$MOMENT" = journal ]; then
+    mkdir -p "$WORK/birch/var/lib/understudy"
+    ln -s "$full" "$WORK/birch/var/lib/understudy/disk"
+else # all of it is a hole
+    truncate -s "${DISK_MB}M" "$full/web.img"
+    ln -sf "$full/web.img" "$WORK/birch/web.img"
+fi
+hosts_make
+disk_guest_make alder web 2000 10000 # a hundred steps a second
+fill() { dd if=/dev/zero of="$full/filler" bs=4k >/dev/null 2>&1; }
+if [ "$MOMENT" = apply ]; then
+    protect alder web birch
+    fill
+    void() { grep -q 'event=void.*applying epoch.*No space' "$WORK/birch.log"; }
+    await 15 void || fail "birch does not say it"
+    rm "$full/filler"
+    again() { [ "$(state_count alder web Protected)" -ge 2 ]; }
+    await 20 again || fail "protection did not return"
+else
+    us alder protect web birch --arbiter none >"$WORK/out" 2>&1 && fail "protected"
+    grep -q 'No space left' "$WORK/out" || fail "it says $(cat "$WORK/out")"
+    await 10 vm_is_unknown alder web || fail "alder still knows it"
+    mount -o remount,size=400m "$full"
+    protect alder web birch
+fi
+disk_goes_on alder web || fail "the guest does not write"
+steps=$(steps_committed alder web) || fail "no epochs"
+disk_host_die alder
+disk_taken_over_well birch web "$steps"
