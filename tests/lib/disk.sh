@@ -5,7 +5,7 @@
 # one disk, $WORK/HOST/web.img, served by understudy-disk without the kernel's
 # client; and guests that write it, each step on the disk before it is in the
 # memory.
-. "$(dirname "${BASH_SOURCE[0]}")/fake.sh"
+[ -n "${WORK:-}" ] || . "$(dirname "${BASH_SOURCE[0]}")/fake.sh"
 DISK_MB=8
 
 # What libxl and the block script do when a domain comes and goes.
@@ -28,6 +28,10 @@ END
 # The guest writes the first 2 MiB. Behind them alder has noise, with gaps; birch
 # has other noise everywhere.
 disk_hosts_make() {
+    disk_images_make
+    hosts_make
+}
+disk_images_make() {
     local at
     disk_host alder
     disk_host birch
@@ -35,7 +39,6 @@ disk_hosts_make() {
         dd if=/dev/urandom of="$WORK/alder/web.img" bs=1M seek=$at count=1 conv=notrunc status=none
     done
     dd if=/dev/urandom of="$WORK/birch/web.img" bs=1M count=$DISK_MB conv=notrunc status=none
-    hosts_make
 }
 disk_rests_are_equal() {
     cmp -s -i 2M "$WORK/alder/web.img" "$WORK/birch/web.img"
@@ -47,12 +50,13 @@ domid_of() { # HOST NAME
     guest "$1" list | awk -v n="$2" '$2 == n { print $1 }'
 }
 disk_guest_run() { # HOST NAME
-    "$GUEST" run "$WORK/$1/hv" "$2" "$(device_of "$1" "$(domid_of "$1" "$2")")" &
+    "$GUEST" run "$WORK/$1/hv" "$2" "$(device_of "$1" "$(domid_of "$1" "$2")")" \
+        2>>"$WORK/guest.err" &
     GUEST_PID[$1:$2]=$!
 }
-disk_guest_make() { # HOST NAME
+disk_guest_make() { # HOST NAME [ARGUMENT...]
     local domid
-    domid=$(guest "$1" create "$2") || fail "no guest $2"
+    domid=$(guest "$1" create "${@:2}") || fail "no guest $2"
     on "$1" "$WORK/$1/hv/devices" add "$domid" >>"$WORK/devices.out" 2>&1 ||
         fail "no disk: $(cat "$WORK/devices.out")"
     disk_guest_run "$1" "$2"
@@ -66,6 +70,7 @@ disk_start_protected() {
 # The VM runs on HOST since a takeover, and has not taken a step yet: memory and
 # disk are of one moment, not older than STEPS; and both go on.
 disk_taken_over_well() { # HOST VM STEPS
+    [ ! -s "$WORK/guest.err" ] || fail "the guest saw: $(cat "$WORK/guest.err")"
     await 10 state_is "$1" "$2" TakenOver || fail "$1 did not take $2 over"
     await 5 domain_is_running "$1" "$2" || fail "$2 has another name on $1"
     guest "$1" check "$2" || fail "$2 on $1 is not a consistent cut"
