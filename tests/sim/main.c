@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The simulator's program: `sim [--epochs N] [--trace] [--stalls] [SEED
+/* The simulator's program: `sim [--epochs N | --stalls N] [--trace] [SEED
  * [COUNT]]`. Runs seed after seed until COUNT were run, or N epochs were taken;
  * one in eight is run again and has to give the same trace. Exit status 1 with
- * the seed and what did not hold. --stalls: nothing else goes wrong, each is at
- * most 0.8 of the timeout, and nobody may take over. See sim.h. */
+ * the seed and what did not hold. --stalls: until N processes or hosts have
+ * stood still; nothing else goes wrong, each is at most 0.8 of the timeout, and
+ * nobody may take over. See sim.h. */
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
@@ -151,15 +152,15 @@ static bool replays(uint64_t seed, uint64_t hash)
 
 int main(int argc, char **argv)
 {
-    uint64_t epochs = 0, seed = 1, count = 1, all = 0, hash;
+    uint64_t epochs = 0, stalls = 0, seed = 1, count = 1, all = 0, hash;
     struct stats stats = {0};
     int i = 1;
 
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (!strcmp(argv[i], "--trace"))
             options.trace = true;
-        else if (!strcmp(argv[i], "--stalls"))
-            options.stalls = true;
+        else if (!strcmp(argv[i], "--stalls") && i + 1 < argc)
+            stalls = strtoull(argv[++i], NULL, 10);
         else if (!strcmp(argv[i], "--epochs") && i + 1 < argc)
             epochs = strtoull(argv[++i], NULL, 10);
         else
@@ -169,7 +170,11 @@ int main(int argc, char **argv)
         seed = strtoull(argv[i++], NULL, 10);
     if (i < argc)
         count = strtoull(argv[i], NULL, 10);
-    for (; epochs ? stats.epochs < epochs : count--; seed++) {
+    options.stalls = stalls;
+    for (; stalls   ? stats.stalls < stalls
+           : epochs ? stats.epochs < epochs
+                    : count--;
+         seed++) {
         if (!seed_run(seed, &stats, &hash) || !replays(seed, hash))
             return 1;
         all = (all ^ hash) * 0x100000001b3ull;
