@@ -16,13 +16,14 @@ guest_said() { # HOST NAME REGEX
 guest_ask() { # HOST NAME COMMAND
     local mark=$RANDOM$RANDOM
     guest_type "$1" "$2" "echo begin-\"\"$mark; $3; echo end-\"\"$mark"
-    await 3 guest_said "$1" "$2" "^end-$mark" || fail "$2 does not answer on its console"
+    await 6 guest_said "$1" "$2" "^end-$mark" || fail "$2 does not answer on its console"
     guest_log "$1" "$2" | sed "1,/^begin-$mark/d; /^end-$mark/,\$d; /^\[ *[0-9.]*\]/d"
 }
 
-# From now on the console tells of whatever the kernel complains.
+# From now on the console tells of whatever the kernel complains, and its shell
+# answers also under load.
 guest_listen() { # HOST NAME
-    guest_ask "$1" "$2" 'dmesg -n 8; echo 20 >/proc/sys/kernel/hung_task_timeout_secs'
+    guest_ask "$1" "$2" 'renice -n -15 $$; dmesg -n 8; echo 20 >/proc/sys/kernel/hung_task_timeout_secs'
 }
 fast_suspend_load() { # HOST NAME
     [ "$(guest_ask "$1" "$2" 'insmod /fast_suspend.ko; echo $?')" = 0 ] ||
@@ -53,7 +54,7 @@ guest_load() { # HOST NAME [KIND...]
 # Neither the kernel nor the load has found anything wrong.
 guest_is_well() { # HOST NAME
     local bad
-    bad=$(guest_log "$1" "$2" | grep -nE 'WARNING|BUG|Oops|[Pp]anic|Call Trace|blocked for more|stall|lockup|segfault|[Oo]ut of memory|fast_suspend: .*(not resumed|failed|no event)|^load: ')
+    bad=$(guest_log "$1" "$2" | grep -nE 'WARNING|BUG|Oops|[Pp]anic|Call Trace|blocked for more|stall|lockup|segfault|[Oo]ut of memory|fast_suspend: .*(not resumed|resume failed|no event)|^load: ')
     [ -z "$bad" ] || fail "the console of $2 on $1 says: $bad"
 }
 
@@ -80,25 +81,33 @@ uptime_s() {
     read -r t _ </proc/uptime
     echo "${t%.*}"
 }
-# The drift in ppm of the guest's CLOCK_MONOTONIC, CLOCK_REALTIME, and the one
-# standard error that the fit has: a line through the offset of each second.
-drift() { # FROM TO
-    awk -v from="$1" -v to="$2" '
-        $1 >= from && $1 <= to && $4 >= 5 {
-            n++; x = $1 - from; sx += x; sxx += x * x
-            for (c = 2; c <= 3; c++) {
-                if (n == 1) first[c] = $c
-                y = $c - first[c]; sy[c] += y; sxy[c] += x * y; syy[c] += y * y } }
+# A busy guest looks at a datagram late: stop the load for a moment, and print from
+# when to when the clocks were asked undisturbed.
+clocks_moment() { # HOST NAME
+    local from
+    guest_ask "$1" "$2" 'kill -STOP $(cat /run/load)' >&2
+    sleep 2
+    from=$(uptime_s)
+    sleep 5
+    echo "$from $(uptime_s)"
+    guest_ask "$1" "$2" 'kill -CONT $(cat /run/load)' >&2
+}
+# The drift in ppm of the guest's CLOCK_MONOTONIC and CLOCK_REALTIME from one such
+# moment to another, and how far that may be wrong, by what the seconds of a moment
+# differ in.
+drift() { # FROM TO FROM TO
+    awk -v from0="$1" -v to0="$2" -v from1="$3" -v to1="$4" '
+        function at(m) {
+            n[m]++
+            if (n[m] == 1 || $2 < mono[m]) { mono[m] = $2; real[m] = $3; t[m] = $1 }
+            if (n[m] == 1 || $2 > most[m]) most[m] = $2 }
+        $1 > from0 && $1 < to0 && $4 >= 5 { at(0) }
+        $1 > from1 && $1 < to1 && $4 >= 5 { at(1) }
         END {
-            if (n < 5) exit 1
-            d = n * sxx - sx * sx
-            for (c = 2; c <= 3; c++) {
-                b[c] = (n * sxy[c] - sx * sy[c]) / d
-                a = (sy[c] - b[c] * sx) / n
-                ss = syy[c] - a * sy[c] - b[c] * sxy[c]
-                e[c] = sqrt((ss > 0 ? ss : 0) / (n - 2) * n / d) }
-            printf "%.1f %.1f %.1f\n", b[2], b[3], (e[2] > e[3] ? e[2] : e[3]) }' \
-        "$WORK/clocks"
+            if (n[0] < 2 || n[1] < 2) exit 1
+            s = t[1] - t[0]
+            printf "%.1f %.1f %.1f\n", (mono[1] - mono[0]) / s, (real[1] - real[0]) / s,
+                (most[0] - mono[0] + most[1] - mono[1]) / s }' "$WORK/clocks"
 }
 
 # --- Starting points -----------------------------------------------------------------

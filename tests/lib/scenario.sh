@@ -182,7 +182,8 @@ evidence() {
         timeout 20 "$LAB" run "$host" 'xl list; understudy events 2>&1 | tail -n 25
             tail -n 15 /var/log/understudyd.log
             understudy status --json | jq -c ".[] | {name, state, reason, epoch}"
-            ip -s -br link show public' 2>&1 </dev/null
+            ip -s -br link show public
+            tail -n 15 /var/log/xen/console/guest-*.log' 2>&1 </dev/null
     done
     [ -s "$WORK/client.err" ] && cat "$WORK/client.err"
     return 0
