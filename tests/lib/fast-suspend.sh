@@ -17,7 +17,8 @@ guest_ask() { # HOST NAME COMMAND
     local mark=$RANDOM$RANDOM
     guest_type "$1" "$2" "echo begin-\"\"$mark; $3; echo end-\"\"$mark"
     await 6 guest_said "$1" "$2" "^end-$mark" || fail "$2 does not answer on its console"
-    guest_log "$1" "$2" | sed "1,/^begin-$mark/d; /^end-$mark/,\$d; /^\[ *[0-9.]*\]/d"
+    guest_log "$1" "$2" | sed "1,/^begin-$mark/d; /^end-$mark/,\$d
+        s/\[ *[0-9]*[.][0-9]*\].*//; /^$/d"
 }
 
 # From now on the console tells of whatever the kernel complains, and its shell
