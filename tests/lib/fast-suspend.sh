@@ -117,8 +117,7 @@ drift() { # FROM TO FROM TO
 # a snapshot like the others.
 start_from_two() { # running | protected
     if "$LAB" status | grep -qw "$1-two"; then
-        "$LAB" load "$1-two" || fail "cannot load the snapshot $1-two"
-        await 2 guest_answers "$WEB" || fail "web does not answer after the load"
+        start_from "$1-two"
         return
     fi
     start_from running
