@@ -113,17 +113,17 @@ drift() { # FROM TO FROM TO
 
 # --- Starting points -----------------------------------------------------------------
 
-# As start_from, but web has two CPUs. Such a guest boots for long: made once, then
-# a snapshot like the others.
-start_from_two() { # running | protected
-    if "$LAB" status | grep -qw "$1-two"; then
-        start_from "$1-two"
+# As start_from protected, but web has two CPUs. Such a guest boots for long: made
+# once, then a snapshot like the others.
+start_from_two() {
+    if "$LAB" status | grep -qw protected-two; then
+        start_from protected-two
         return
     fi
     start_from running
     alder 'xl destroy web && sed "s/^vcpus.*/vcpus = 2/" /srv/guest/web.cfg >/tmp/two.cfg &&
         xl create -q /tmp/two.cfg' || fail "no web with two CPUs"
     await 20 guest_serves "$WEB" || fail "web does not answer"
-    [ "$1" = running ] || protect alder web birch
-    "$LAB" save "$1-two" || fail "no snapshot $1-two"
+    protect alder web birch
+    "$LAB" save protected-two || fail "no snapshot of it"
 }

@@ -8,7 +8,7 @@
 # moments: capture.suspended
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
-if [ "${VCPUS:-1}" = 1 ]; then start_from protected; else start_from_two protected; fi
+if [ "${VCPUS:-1}" = 1 ]; then start_from protected; else start_from_two; fi
 guest_listen alder web
 fast_suspend_load alder web
 fast_suspend_is_used alder web
