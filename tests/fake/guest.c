@@ -327,6 +327,7 @@ static int watchdog_take(void)
 
     if (hv_fake_open(dir, &hv, &e) || hv->ops->watchdog(hv, &id, 3600, &e))
         return failed();
+    hv->ops->close(hv);
     return printf("%u\n", id) < 0;
 }
 

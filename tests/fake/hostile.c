@@ -383,6 +383,7 @@ static int sessions(const char *etc, const char *pin_text, unsigned number)
     ev_timer_start(loop, &end);
     ev_run(loop, 0);
     printf("%u\n", ended);
+    link_key_free(key);
     return 0;
 out:
     fprintf(stderr, "hostile: %s\n", e.text);
