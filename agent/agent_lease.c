@@ -362,16 +362,19 @@ void agent_lease_status(struct agent *a, json_t *out)
     struct arbiter_health h;
     struct link_stats s = {0};
     json_t *paths = json_array();
-    bool up = a->session && a->hello_seen;
+    bool open = a->session && a->hello_seen, up;
 
     json_object_set_new(out, "lease",
                         json_string(lease_state_name(a->lease.state)));
     json_object_set_new(out, "holder", json_string(holder(a)));
     if (a->session)
         link_stats(a->session, &s);
+    up = open && now < s.heard_ns + a->lease.timeout_ns;
     json_array_append_new(paths,
                           path_json("replication", up, ago_ms(s.heard_ns, now),
-                                    up ? "" : "no session"));
+                                    up     ? ""
+                                    : open ? "silent"
+                                           : "no session"));
     up = ago_ms(a->daemon_heard_ns, now) >= 0 &&
          now - a->daemon_heard_ns < a->lease.timeout_ns;
     json_array_append_new(paths, path_json("daemons", up,

@@ -72,6 +72,7 @@ nothing_of_birch() { [ "$(event_count birch 'asking for generation')" = 0 ]; }
 holds $((5 * T / 1000)) nothing_of_birch || fail "birch asked, and hears alder"
 record_is 2 alder || fail "generation $(record generation) of $(record holder)"
 paths_are birch 'false true' || fail "birch: $(us birch status web)"
+us birch status web | grep -q '^  replication: *down' || fail "birch: $(us birch status web)"
 cable_heal link
 await 30 state_is alder web Protected || fail "not Protected again"
 
