@@ -26,6 +26,7 @@ struct disk {
     /* Of them: asked for what differs; copied, where it did. */
     uint64_t asked, copied;
     uint64_t differed;
+    bool logging; /* its server was asked to log */
 };
 
 struct disks {
@@ -34,7 +35,6 @@ struct disks {
     int n;
     unsigned log_mb;
     uint64_t cut;      /* the open one, of all disks */
-    bool logging;      /* the servers were asked to log */
     struct buf out;    /* a payload */
     struct buf piece;  /* a server's answer */
     struct buf answer; /* the backup's */
@@ -131,11 +131,13 @@ static void log_end(struct disks *all)
 {
     struct err e = ERR_INIT;
 
-    for (int i = 0; i < all->n && all->logging; i++)
-        if (diskctl_call(&all->disk[i].server, DISKCTL_UNLOG, NULL, 0, NULL,
-                         &e))
+    for (int i = 0; i < all->n; i++) {
+        struct disk *d = &all->disk[i];
+        if (d->logging &&
+            diskctl_call(&d->server, DISKCTL_UNLOG, NULL, 0, NULL, &e))
             log_warn("%s", e.text);
-    all->logging = false;
+        d->logging = false;
+    }
 }
 
 /* --- The initial copy ------------------------------------------------------
@@ -269,14 +271,15 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
 {
     uint8_t size[8];
 
-    all->logging = true;
     all->cut = 1;
     if (getrandom(&all->seed, sizeof all->seed, 0) != sizeof all->seed)
         return err_sys(e, "random bytes");
     for (int i = 0; i < all->n; i++) {
         struct disk *d = &all->disk[i];
+        d->logging = false;
         if (log_begin(all, d, e))
             return -1;
+        d->logging = true;
         d->asked = d->copied = d->differed = 0;
         put_le64(size, d->sectors * SECTOR);
         if (payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
@@ -354,10 +357,11 @@ static int disks_poll(struct checkpoint_device *d, struct device_load *load,
         load->copied_bytes += all->disk[i].copied * SECTOR;
         load->copy_bytes += all->disk[i].sectors * SECTOR;
     }
-    for (int i = 0; i < all->n && all->logging; i++) {
+    for (int i = 0; i < all->n; i++) {
         struct disk *one = &all->disk[i];
-        if (one->server.fd >= 0 &&
-            !__atomic_load_n(&one->page->lost, __ATOMIC_SEQ_CST))
+        if (!one->logging ||
+            (one->server.fd >= 0 &&
+             !__atomic_load_n(&one->page->lost, __ATOMIC_SEQ_CST)))
             continue;
         load->stale = true;
         return err_set(e,

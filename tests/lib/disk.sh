@@ -2,9 +2,9 @@
 # shellcheck shell=bash disable=SC1091,SC2034
 #
 # For the scenarios tests/fake/disk-*: beside fake.sh, hosts whose domains have
-# one disk, $WORK/HOST/web.img, served by understudy-disk without the kernel's
-# client; and guests that write it, each step on the disk before it is in the
-# memory.
+# two disks, $WORK/HOST/web.img and other.img, served by understudy-disk without
+# the kernel's client; and guests that write the first, each step on the disk
+# before it is in the memory.
 [ -n "${WORK:-}" ] || . "$(dirname "${BASH_SOURCE[0]}")/fake.sh"
 DISK_MB=8
 
@@ -13,14 +13,18 @@ disk_host() { # HOST
     local dir=$WORK/$1
     mkdir -p "$dir/nbd" "$dir/hv"
     truncate -s "${DISK_MB}M" "$dir/web.img"
+    dd if=/dev/urandom of="$dir/other.img" bs=1536 count=100 status=none
     cat >"$dir/hv/devices" <<END
 #!/bin/bash
 export UNDERSTUDY_NBD=$dir/nbd UNDERSTUDY_ROOT=$dir
-id=vbd-\$2-51712
-case \$1 in
-add) $BUILD/understudy-disk serve "\$id" $dir/web.img || exit ;;
-remove) $BUILD/understudy-disk stop "\$id" || exit ;;
-esac
+disk() { # VERB DOMID DEVICE IMAGE
+    case \$1 in
+    add) $BUILD/understudy-disk serve "vbd-\$2-\$3" $dir/\$4 || exit ;;
+    remove) $BUILD/understudy-disk stop "vbd-\$2-\$3" || exit ;;
+    esac
+}
+disk "\$@" 51712 web.img
+disk "\$@" 51728 other.img
 echo ok
 END
     chmod 755 "$dir/hv/devices"
@@ -41,7 +45,8 @@ disk_images_make() {
     dd if=/dev/urandom of="$WORK/birch/web.img" bs=1M count=$DISK_MB conv=notrunc status=none
 }
 disk_rests_are_equal() {
-    cmp -s -i 2M "$WORK/alder/web.img" "$WORK/birch/web.img"
+    cmp -s -i 2M "$WORK/alder/web.img" "$WORK/birch/web.img" &&
+        cmp -s "$WORK/alder/other.img" "$WORK/birch/other.img"
 }
 device_of() { # HOST DOMID
     printf '%s/%s/nbd/understudy:vbd-%s-51712' "$WORK" "$1" "$2"
