@@ -348,6 +348,16 @@ static void sync_put(json_t *out, const struct engine_status *st)
                                                  : 0)));
 }
 
+static void disks_put(json_t *out, const struct device_load *load)
+{
+    if (!load->copy_bytes)
+        return;
+    json_object_set_new(out, "disks",
+                        json_pack("{s:I, s:I}", "bytes",
+                                  (json_int_t)load->copy_bytes, "backlog_bytes",
+                                  (json_int_t)load->backlog_bytes));
+}
+
 void primary_status(struct agent *a, json_t *out)
 {
     struct primary *p = a->priv;
@@ -380,5 +390,6 @@ void primary_status(struct agent *a, json_t *out)
     stat_put(out, "ack_us", &st.ack_us);
     stat_put(out, "dirty_pages", &st.dirty_pages);
     stat_put(out, "epoch_bytes", &st.bytes);
+    disks_put(out, &st.load);
     sync_put(out, &st);
 }

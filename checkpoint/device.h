@@ -34,6 +34,7 @@ struct device_load {
     bool want_epoch;          /* more than the threshold is held */
     uint64_t copied_bytes;    /* of its state, in the initial copy: so far, */
     uint64_t copy_bytes;      /* of so many; 0: it has none */
+    uint64_t backlog_bytes;   /* of its state, not the backup's yet */
     bool stale; /* the VM's devices are not the replica's any more: it is
                  * void, and poll's error says why */
 };

@@ -44,6 +44,7 @@ struct engine_wants engine_poll(struct engine *eng)
         sum.want_epoch |= load.want_epoch;
         sum.copied_bytes += load.copied_bytes;
         sum.copy_bytes += load.copy_bytes;
+        sum.backlog_bytes += load.backlog_bytes;
     }
     eng->poll_failed = failed;
     pthread_mutex_lock(&eng->lock);

@@ -429,6 +429,7 @@ static void epochs(FILE *f, const json_t *vm)
 static void totals(FILE *f, const json_t *vm)
 {
     const json_t *takeover = json_object_get(vm, "takeover");
+    const json_t *disks = json_object_get(vm, "disks");
     char a[24], b[24];
 
     if (json_object_get(vm, "bytes_sent")) {
@@ -441,6 +442,11 @@ static void totals(FILE *f, const json_t *vm)
         line(f, "Held output:", "%s in %lld packets, %lld dropped", a,
              cli_number(vm, "held_packets", 0),
              cli_number(vm, "dropped_packets", 0));
+    }
+    if (json_is_object(disks)) {
+        format_bytes(a, cli_number(disks, "bytes", 0));
+        format_bytes(b, cli_number(disks, "backlog_bytes", 0));
+        line(f, "Disks:", "%s, %s not yet on the other host", a, b);
     }
     if (json_is_object(takeover)) {
         cell(a, takeover, "detect_ms", format_ms);

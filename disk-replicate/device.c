@@ -356,6 +356,8 @@ static int disks_poll(struct checkpoint_device *d, struct device_load *load,
     for (int i = 0; i < all->n; i++) {
         load->copied_bytes += all->disk[i].copied * SECTOR;
         load->copy_bytes += all->disk[i].sectors * SECTOR;
+        load->backlog_bytes +=
+            __atomic_load_n(&all->disk[i].page->held_bytes, __ATOMIC_RELAXED);
     }
     for (int i = 0; i < all->n; i++) {
         struct disk *one = &all->disk[i];

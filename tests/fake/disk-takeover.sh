@@ -9,6 +9,7 @@
 disk_start_protected
 hit() { test -e "$WORK/$1/run/understudy/faults.hit"; }
 steps=$(steps_committed alder web) || fail "no epochs"
+[ "$(status_of alder web disks.bytes)" = $(((DISK_MB << 20) + 153600)) ] || fail "status shows $(status_of alder web disks)"
 case $MOMENT in
 engine.*) # alder stands still there
     fault_arm alder "$MOMENT" stop
