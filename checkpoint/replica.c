@@ -109,8 +109,8 @@ static int repeats_check(struct replica *rep, const struct chunk *c,
 /* Waits for room among what is to be written; the lock is held. */
 static int live_room(struct replica *rep, struct err *e)
 {
-    while (rep->live.bytes > LIVE_QUEUE_MAX ||
-           (rep->live.disk.bytes > LIVE_DISK_MAX && !rep->failed))
+    while (!rep->failed && (rep->live.bytes > LIVE_QUEUE_MAX ||
+                            rep->live.disk.bytes > LIVE_DISK_MAX))
         pthread_cond_wait(&rep->done, &rep->lock);
     if (rep->status.committed || rep->complete.epoch || rep->incoming.epoch)
         return err_set(e, "live records after the first epoch began");
