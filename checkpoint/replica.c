@@ -314,10 +314,10 @@ int replica_record(struct replica *rep, enum epoch_record type,
     bool closing = rep->closing, failed = rep->failed;
     rep->status.bytes += len;
     pthread_mutex_unlock(&rep->lock);
-    if (failed)
-        return err_set(e, "the replica's disks have failed");
     if (closing)
         return err_kind(e, ERR_REFUSED, "the replica is being taken over");
+    if (failed)
+        return 0; /* the owner was told why, and is about to give it up */
     switch (type) {
     case EPOCH_PAGES:
         rc = pages_record(rep, payload, len, e);
