@@ -50,4 +50,4 @@ takeovers                     $taken
 ACCOUNT
 [ "$(client_json lost)" = 0 ] || fail "answers were lost"
 [ "$taken" = 1 ] || fail "taken over $taken times"
-[ -n "${KEEP_LAB:-}" ] || "$LAB" down
+[ -n "${KEEP_LAB:-}" ] || "$LAB" clean # its VM is on record on their disks
