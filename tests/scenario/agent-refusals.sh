@@ -164,7 +164,7 @@ moment_backup() {
     birch xl destroy web
     birch_new web--replica
     birch xl unpause web--replica
-    says 1 'a domain web--replica runs on this host' \
+    says 1 'birch: a domain web--replica is there already, of another VM' \
         understudy protect web birch --arbiter none
     birch xl destroy web--replica || fail "somebody's domain is gone"
     alder 'ip link add xenbr9 type bridge && ip link set xenbr9 up' ||

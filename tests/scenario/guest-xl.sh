@@ -43,7 +43,7 @@ save_end() {
     wait "$saver"
     alder 'grep -v "xc: detail\|: debug:.*watch" /tmp/save.log | tail -n 20'
     save_says '^status 0' || fail "xl save -c"
-    alder grep -q "'suspended by somebody else'" /var/log/understudyd.log ||
+    alder "grep -q 'suspended by somebody else' /var/log/understudyd.log" ||
         fail "its suspend was taken for ours"
 }
 
