@@ -8,8 +8,7 @@ CC      ?= gcc
 
 VERSION := 0.1
 LIBS    := common link heartbeat hypervisor checkpoint net-buffer disk-replicate
-PKGS    := libnl-route-3.0 libnl-genl-3.0 libnl-3.0 libzstd openssl jansson \
-           libxxhash libcurl
+PKGS    := libnl-route-3.0 libnl-genl-3.0 libnl-3.0 libzstd openssl jansson libxxhash libcurl
 XENPKGS := xencontrol xenguest xencall xenforeignmemory xenevtchn \
            xendevicemodel xenstore
 pkg      = $(shell pkg-config $(1) $(2) 2>/dev/null)
@@ -124,27 +123,23 @@ lab: labdeps
 	@bash tests/lab-prepare
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin \
-	    $(DESTDIR)$(PREFIX)/libexec/understudy
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,sbin bin libexec/understudy \
+	    share/man/man1 share/man/man8 share/bash-completion/completions \
+	    lib/systemd/system) $(DESTDIR)$(XENSCRIPTS)
 	install -m 755 $(addprefix $(BUILD)/,understudyd understudy-witness \
 	    understudy-disk) $(DESTDIR)$(PREFIX)/sbin/
-	install -d $(DESTDIR)$(XENSCRIPTS)
 	sed 's|@PREFIX@|$(PREFIX)|' disk-replicate/block-understudy \
 	    >$(DESTDIR)$(XENSCRIPTS)/block-understudy
 	chmod 755 $(DESTDIR)$(XENSCRIPTS)/block-understudy
 	install -m 755 $(BUILD)/understudy $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 $(BUILD)/understudy-xl \
 	    $(DESTDIR)$(PREFIX)/libexec/understudy/
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,share/man/man1 \
-	    share/man/man8 share/bash-completion/completions lib/systemd/system)
 	pod2man -s 1 -c Understudy -r $(VERSION) docs/understudy.pod \
 	    $(DESTDIR)$(PREFIX)/share/man/man1/understudy.1
 	for p in understudyd understudy-witness understudy-disk; do \
 	    pod2man -s 8 -c Understudy -r $(VERSION) docs/$$p.pod \
 	    $(DESTDIR)$(PREFIX)/share/man/man8/$$p.8 || exit 1; done
-	install -m 644 disk-replicate/completion \
-	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/understudy-disk
-	install -m 644 cli/completion/understudy \
+	install -m 644 cli/completion/* \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	for p in agent/systemd/understudyd heartbeat/systemd/understudy-witness; do \
 	    sed 's|@PREFIX@|$(PREFIX)|' $$p.service \
