@@ -6,7 +6,7 @@
 # two of the three are connected and a whole epoch is among them, who can't know
 # keeps still; and in the end the outside client has lost nothing.
 # test-all only
-# moments: link alder birch witness link+witness witness+link
+# moments: link alder birch witness alder-way birch-way link+witness witness+link link+birch birch+witness birch+alder-way birch-way+link birch-way+alder alder+witness alder+birch-way alder-way+alder witness+alder
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/witness.sh"
 : "${MOMENT:=link}"
