@@ -225,8 +225,10 @@ static int answer_put(struct disks *all, struct disk *d,
         uint64_t end = sector + k * BLOCK_SECTORS;
         if (end > d->sectors)
             end = d->sectors;
-        d->differed += k > i ? end - from : 0;
-        if (k > i && range_put(all, d, from, end, sink, e))
+        if (from >= end)
+            continue;
+        d->differed += end - from;
+        if (range_put(all, d, from, end, sink, e))
             return -1;
     }
     d->copied = sector + n * BLOCK_SECTORS;

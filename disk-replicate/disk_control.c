@@ -182,10 +182,16 @@ struct disk_page *diskctl_page(const char *id, struct err *e)
     }
     void *p = mmap(NULL, sizeof(struct disk_page), PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_POPULATE, fd, 0);
-    if (p == MAP_FAILED || mlock(p, sizeof(struct disk_page)))
+    if (p == MAP_FAILED) {
         err_sys(e, "map %s", path);
-    if (p == MAP_FAILED)
         return NULL;
+    }
+    /* It is stored to while the guest is stopped. */
+    if (mlock(p, sizeof(struct disk_page))) {
+        err_sys(e, "lock %s in memory", path);
+        munmap(p, sizeof(struct disk_page));
+        return NULL;
+    }
     return p;
 }
 

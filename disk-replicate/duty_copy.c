@@ -9,6 +9,16 @@
 
 #define COPY_STEPS 32 /* of reading, a COPY */
 
+static int still_read(struct duty *d, uint64_t at, uint32_t len, struct err *e)
+{
+    int error = server_read_still(d->server, at, d->block, len);
+
+    if (!error)
+        return 0;
+    errno = error;
+    return err_sys(e, "read %s at %lu", d->image->path, at);
+}
+
 static bool is_zero(const uint8_t *p, size_t len)
 {
     return !p[0] && !memcmp(p, p + 1, len - 1);
@@ -46,18 +56,11 @@ int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
         end = at + most * (uint64_t)SECTOR;
     extents_begin(&d->piece, 1, 0);
     for (int i = 0; i < COPY_STEPS && at < end; i++) {
-        uint64_t left = end - at;
-        uint32_t n =
-            left < EXTENTS_DATA_MAX ? (uint32_t)left : EXTENTS_DATA_MAX;
-        if (d->piece.data.len + n > EXTENTS_DATA_MAX)
-            n = EXTENTS_DATA_MAX - (uint32_t)d->piece.data.len;
-        if (left < n)
-            n = (uint32_t)left;
-        int error = n ? server_read_still(d->server, at, d->block, n) : 0;
-        if (error) {
-            errno = error;
-            return err_sys(e, "read %s at %lu", d->image->path, at);
-        }
+        uint32_t n = EXTENTS_DATA_MAX - (uint32_t)d->piece.data.len;
+        if (end - at < n)
+            n = (uint32_t)(end - at);
+        if (n && still_read(d, at, n, e))
+            return -1;
         if (!n || !blocks_add(d, at, n))
             break;
         at += n;
@@ -70,16 +73,6 @@ int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
 
 /* --- Digests ---------------------------------------------------------------
  */
-
-static int still_read(struct duty *d, uint64_t at, uint32_t len, struct err *e)
-{
-    int error = server_read_still(d->server, at, d->block, len);
-
-    if (!error)
-        return 0;
-    errno = error;
-    return err_sys(e, "read %s at %lu", d->image->path, at);
-}
 
 /* Calls `each` with all blocks of `count` from the byte `at` on. */
 static int blocks_digest(struct duty *d, uint64_t at, uint32_t count,
