@@ -57,6 +57,7 @@ static void act(struct world *w, enum lease_action action)
     d->generation = l->generation;
     d->claim =
         l->request.op == LEASE_OP_CLAIM && l->sent ? l->request.nonce : 0;
+    d->won = l->state == LEASE_RETURNING;
     d->yielded = l->state == LEASE_YIELDED;
     d->fenced = l->state == LEASE_FENCED;
     if (action == LEASE_DO_NOTHING || moment(w, ALDER_AGENT))
@@ -235,14 +236,17 @@ void alder_boot(struct world *w)
     memset(a, 0, sizeof *a);
     a->incarnation = incarnation; /* random in life: never one again */
     a->epoch = epoch;
-    lease_init(&a->lease, there ? LEASE_FREE : LEASE_EMPTY, d->generation, T,
-               clock_now(w));
+    lease_init(&a->lease,
+               d->won  ? LEASE_RETURNING
+               : there ? LEASE_FREE
+                       : LEASE_EMPTY,
+               d->generation, T, clock_now(w));
     lease_use_arbiter(&a->lease, (uint64_t)rnd(w, 1u << 31) << 20 | 1);
     if (d->fenced)
         a->lease.state = LEASE_FENCED;
     else if (d->yielded && there)
         a->lease.state = LEASE_YIELDED;
-    else if (d->claim)
+    else if (d->claim && !d->won)
         lease_resume_claim(&a->lease, d->claim);
     else if (there && guest(w)->plugged)
         lease_event(&a->lease, LEASE_EV_COMMIT, clock_now(w));

@@ -90,7 +90,7 @@ struct guest {
 struct disk {
     uint64_t generation;
     uint64_t claim;       /* nonce of a claim that is out; 0: none */
-    bool won;             /* birch: granted, not running yet */
+    bool won;             /* granted, not running (yet): handed back */
     bool running;         /* birch: about to be unpaused, or running */
     bool yielded, fenced; /* alder */
 };
