@@ -61,12 +61,13 @@ void arbiter_ask_of(const struct lease_request *r, const uint8_t vm[16],
     out->nonce = r->nonce;
 }
 
-int arbiter_answer_of(const struct witness_answer *in, const char *who,
-                      struct lease_record *out, struct err *e)
+int arbiter_answer_of(const struct witness_answer *in, uint64_t asked,
+                      const char *who, struct lease_record *out, struct err *e)
 {
     switch (in->status) {
     case WITNESS_RECORD:
-        *out = (struct lease_record){in->generation, in->mine, in->running};
+        *out =
+            (struct lease_record){asked, in->generation, in->mine, in->running};
         return 0;
     case WITNESS_UNKNOWN:
         err_kind(e, ERR_REFUSED, "the arbiter %s has no record of this VM",

@@ -126,9 +126,9 @@ bool arbiter_same(const char *a, const char *b);
 /* What a lease wants to be asked. */
 void arbiter_ask_of(const struct lease_request *r, const uint8_t vm[16],
                     struct witness_ask *out);
-/* An answer as done() gives it: 0 and the record, or -1 and ERR_REFUSED in the
- * words of the arbiter `who`. */
-int arbiter_answer_of(const struct witness_answer *in, const char *who,
-                      struct lease_record *out, struct err *e);
+/* An answer to what was asked with the nonce `asked`, as done() gives it: 0 and
+ * the record, or -1 and ERR_REFUSED in the words of the arbiter `who`. */
+int arbiter_answer_of(const struct witness_answer *in, uint64_t asked,
+                      const char *who, struct lease_record *out, struct err *e);
 
 #endif

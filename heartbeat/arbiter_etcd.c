@@ -290,7 +290,8 @@ static void call_answer(struct arbiter_call *c)
 
     heard(c->t, c->endpoint);
     if (a->status == WITNESS_RECORD) {
-        c->record = (struct lease_record){a->generation, a->mine, a->running};
+        c->record = (struct lease_record){c->ask.nonce, a->generation, a->mine,
+                                          a->running};
         call_over(c, NULL);
         return;
     }

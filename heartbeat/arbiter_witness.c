@@ -45,6 +45,7 @@ struct arbiter_call {
     struct arbiter_call *next;
     struct remote *r;
     uint32_t id;
+    uint64_t nonce; /* that it asks with */
     uint64_t asked_ns;
     bool lost; /* it never left, or the session that it left by ended */
     ev_timer late;
@@ -256,6 +257,7 @@ static int remote_submit(struct arbiter *a, const struct witness_ask *ask,
         abort();
     c->r = r;
     c->id = ++r->last_id;
+    c->nonce = ask->nonce;
     c->asked_ns = clock_ns();
     c->done = done;
     c->arg = arg;
@@ -325,7 +327,7 @@ static void on_answer(struct remote *r, const uint8_t *payload, size_t len)
     if (!c)
         return;
     struct witness_answer a = {w.status, w.generation, w.mine, w.running};
-    int rc = arbiter_answer_of(&a, r->where, &record, &e);
+    int rc = arbiter_answer_of(&a, c->nonce, r->where, &record, &e);
     call_end(c, rc ? NULL : &record, rc ? &e : NULL);
 }
 

@@ -313,6 +313,8 @@ enum lease_action lease_answer(struct lease *l, const struct lease_record *r,
     enum lease_event ev = LEASE_EV_REFUSED;
 
     l->answered_ns = now;
+    if (r->asked != l->request.nonce)
+        return LEASE_DO_NOTHING;
     l->arbiter_behind = r->generation < l->generation;
     if (r->generation <= l->generation) {
         if (!l->arbiter_behind)

@@ -88,6 +88,7 @@ struct lease_request {
 
 /* The arbiter's record as one side sees it. */
 struct lease_record {
+    uint64_t asked; /* nonce of the request that this is the answer to */
     uint64_t generation;
     bool mine;    /* ours: claimed with the nonce that was asked with, or handed
                    * to us by the other one */
@@ -150,9 +151,11 @@ enum lease_action lease_event(struct lease *l, enum lease_event ev,
  * was never sent is forgotten when the peer is back. */
 void lease_sent(struct lease *l);
 
-/* The arbiter answered. An answer that says nothing new is ignored. When this
- * changes l->generation the caller ends the VM session: an epoch on its way was
- * made in another generation, and must not become a replica of this one. */
+/* The arbiter answered. An answer that says nothing new is ignored, and so is
+ * one to a question with another nonce than the request's: to it a generation
+ * that our claim won is somebody else's. When this changes l->generation the
+ * caller ends the VM session: an epoch on its way was made in another
+ * generation, and must not become a replica of this one. */
 enum lease_action lease_answer(struct lease *l, const struct lease_record *r,
                                uint64_t now);
 

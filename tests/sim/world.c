@@ -275,6 +275,7 @@ static void witness_event(struct world *w, const struct event *ev)
 
 bool record_of(const struct msg *m, struct lease_record *r)
 {
+    r->asked = m->ask.nonce;
     r->generation = m->answer.generation;
     r->mine = m->answer.mine;
     r->running = m->answer.running;

@@ -150,6 +150,7 @@ static struct lease_record answer(struct arbiter *a, enum witness_op op,
     assert_true(run_until(is_done, &q));
     if (!q.record)
         fail_msg("%s", q.why.text);
+    assert_int_equal(q.r.asked, nonce);
     return q.r;
 }
 

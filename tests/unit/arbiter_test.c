@@ -96,14 +96,15 @@ static void only_a_record_is_an_answer(void **s)
     struct witness_answer in = {WITNESS_RECORD, 3, true, false};
     struct lease_record r;
 
-    assert_int_equal(arbiter_answer_of(&in, "w", &r, NULL), 0);
+    assert_int_equal(arbiter_answer_of(&in, 9, "w", &r, NULL), 0);
+    assert_int_equal(r.asked, 9);
     assert_int_equal(r.generation, 3);
     assert_true(r.mine && !r.running);
     for (in.status = 0; in.status < 9; in.status++) {
         struct err e = ERR_INIT;
         if (in.status == WITNESS_RECORD)
             continue;
-        assert_int_equal(arbiter_answer_of(&in, "w1", &r, &e), -1);
+        assert_int_equal(arbiter_answer_of(&in, 9, "w1", &r, &e), -1);
         assert_non_null(strstr(e.text, "w1"));
     }
 }

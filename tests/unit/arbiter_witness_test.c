@@ -195,6 +195,7 @@ static struct lease_record answer(struct arbiter *a, enum witness_op op,
     ask(a, &q, op, generation, nonce, other);
     assert_true(run_until(is_done, &q));
     assert_true(q.record);
+    assert_int_equal(q.r.asked, nonce);
     return q.r;
 }
 

@@ -217,7 +217,7 @@ static uint64_t until_asked(struct lease *l, uint64_t *now)
 static enum lease_action answered(struct lease *l, uint64_t generation,
                                   bool mine, bool running, uint64_t now)
 {
-    const struct lease_record r = {generation, mine, running};
+    const struct lease_record r = {l->request.nonce, generation, mine, running};
 
     return lease_answer(l, &r, now);
 }
@@ -398,6 +398,34 @@ static void a_claim_that_is_out_is_settled_though_the_peer_is_back(void **s)
     assert_int_equal(l.state, LEASE_CLAIMING);
 }
 
+/* A question from before the claim is answered after it: to that one the new
+ * generation is somebody else's. Nobody is paused for it, and who has let its
+ * output go meanwhile (the replica was discarded) still knows its claim. */
+static void an_answer_to_an_older_question_decides_nothing(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    const struct lease_record late = {.asked = NONCE - 1, .generation = 2};
+    struct lease l = arbitrated(guarded_at(now));
+
+    until_asked(&l, &now);
+    lease_sent(&l);
+    struct lease discarded = l;
+    assert_int_equal(lease_answer(&l, &late, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_ASKING);
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_RELEASE);
+
+    lease_event(&discarded, LEASE_EV_DISCARDED, now);
+    assert_int_equal(discarded.state, LEASE_FREE);
+    assert_int_equal(lease_answer(&discarded, &late, now), LEASE_DO_NOTHING);
+    until_asked(&discarded, &now);
+    assert_int_equal(discarded.request.op, LEASE_OP_CLAIM);
+    assert_int_equal(discarded.request.nonce, NONCE);
+    assert_int_equal(answered(&discarded, 2, true, false, now),
+                     LEASE_DO_RELEASE);
+    assert_int_equal(discarded.generation, 2);
+}
+
 static void a_successor_settles_the_claim_of_its_predecessor(void **s)
 {
     (void)s;
@@ -537,6 +565,7 @@ int main(void)
             a_claim_that_never_left_is_forgotten_when_the_peer_is_back),
         cmocka_unit_test(
             a_claim_that_is_out_is_settled_though_the_peer_is_back),
+        cmocka_unit_test(an_answer_to_an_older_question_decides_nothing),
         cmocka_unit_test(a_successor_settles_the_claim_of_its_predecessor),
         cmocka_unit_test(a_successor_that_runs_alone_says_so_again),
         cmocka_unit_test(a_newer_generation_at_the_peer_is_asked_about),
