@@ -216,6 +216,8 @@ static const struct {
     {"peer-remove", control_peer_remove},
     {"arbiter-set", control_arbiter_set},
     {"arbiter-show", control_arbiter_show},
+    {"disk-list", control_disk_list},
+    {"disk-size", control_disk_size},
 };
 
 static void on_opened(struct ipc_conn *conn, void *arg)

@@ -20,6 +20,10 @@
  *   arbiter-show                     arbiter, from, up, heard_ms, reason, hint
  *   peer-list                        peers [{name,address,port,pin,up,
  *                                    heard_ms,reason,paths}]
+ *   disk-list [vm]                   disks [{id,image,bytes,role,state,pid,
+ *                                    vm,domid,disk,copied_bytes,
+ *                                    backlog_bytes}]
+ *   disk-size peer image             bytes, of that host's image
  *
  * A client that goes away does not stop what it asked for. Loop thread. */
 #ifndef AGENT_CONTROL_H
@@ -67,5 +71,7 @@ void control_peer_remove(struct op *op);
 void control_peer_path_add(struct op *op);
 void control_peer_path_remove(struct op *op);
 void control_peer_list(struct op *op);
+void control_disk_list(struct op *op);
+void control_disk_size(struct op *op);
 
 #endif

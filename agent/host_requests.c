@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What a peer's daemon may ask of this one: ping, arbiter (is it the same, and
- * can it be reached), prepare (be the backup of a VM), query, forget. The peer
- * is hostile: everything it says is checked, and it is told only of VMs whose
- * peer it is. */
+ * can it be reached), prepare (be the backup of a VM), query, forget,
+ * disk-size. The peer is hostile: everything it says is checked, and it is told
+ * only of VMs whose peer it is, and how large a disk is that it knows the path
+ * of. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -386,6 +387,8 @@ void host_request_handle(struct daemon *d, struct host_request *r,
         on_query(d, r, from, msg);
     } else if (!strcmp(op, "forget")) {
         on_forget(d, r, from, msg);
+    } else if (!strcmp(op, "disk-size")) {
+        host_request_disk_size(d, r, msg);
     } else {
         err_kind(&e, ERR_USAGE, "%s (version %s) does not know the request",
                  d->name, UNDERSTUDY_VERSION);

@@ -64,6 +64,10 @@ void hosts_agent_asks(struct vm *vm, struct ipc_conn *c, const json_t *msg);
 struct host_request;
 void host_request_handle(struct daemon *d, struct host_request *r,
                          const struct link_peer *from, const json_t *msg);
+/* disk-size: of the image that is served here under that path (control_disk.c).
+ */
+void host_request_disk_size(struct daemon *d, struct host_request *r,
+                            const json_t *msg);
 /* `reply` is stolen. Gone sessions are fine. Frees r. */
 void host_reply(struct host_request *r, json_t *reply);
 void host_reply_error(struct host_request *r, const struct err *why);

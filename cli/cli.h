@@ -23,8 +23,8 @@ struct verb {
 };
 
 extern const struct verb verb_protect, verb_unprotect, verb_status, verb_events,
-    verb_wait, verb_takeover, verb_peer, verb_arbiter, verb_key, verb_version,
-    verb_names;
+    verb_wait, verb_takeover, verb_disk, verb_peer, verb_arbiter, verb_key,
+    verb_version, verb_names;
 
 /* Print how a verb is used; to stderr, with EXIT_USAGE, unless `asked`. */
 int verb_usage(const struct verb *v, bool asked);

@@ -30,5 +30,9 @@ void format_event(FILE *f, const json_t *event);
 /* The answer to arbiter-show. */
 void format_arbiter(FILE *f, const json_t *o);
 void format_peers(FILE *f, const json_t *list);
+/* The answer to disk-list: a line a disk, with a head line (format_disk.c). */
+void format_disks(FILE *f, const json_t *list);
+/* It has no server, or its log lacks something. */
+bool format_disk_ill(const json_t *disk);
 
 #endif

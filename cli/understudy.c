@@ -7,9 +7,9 @@
 #include "cli/cli.h"
 
 static const struct verb *const verbs[] = {
-    &verb_protect, &verb_unprotect, &verb_status, &verb_events,
-    &verb_wait,    &verb_takeover,  &verb_peer,   &verb_arbiter,
-    &verb_key,     &verb_version,   &verb_names,
+    &verb_protect, &verb_unprotect, &verb_status,  &verb_events,
+    &verb_wait,    &verb_takeover,  &verb_disk,    &verb_peer,
+    &verb_arbiter, &verb_key,       &verb_version, &verb_names,
 };
 #define VERBS (sizeof verbs / sizeof *verbs)
 

@@ -234,6 +234,7 @@ static int answer_put(struct disks *all, struct disk *d,
     d->copied = sector + n * BLOCK_SECTORS;
     if (d->copied > d->sectors)
         d->copied = d->sectors;
+    __atomic_store_n(&d->page->copied, d->copied * SECTOR, __ATOMIC_RELAXED);
     return 0;
 }
 

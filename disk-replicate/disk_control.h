@@ -62,12 +62,29 @@ enum diskctl_type {
 #define DIGEST_BYTES  16u
 #define DIGEST_HEAD   24u
 
+/* What a disk is at the moment. */
+enum disk_role {
+    DISK_PLAIN,    /* served, and nothing else */
+    DISK_PRIMARY,  /* logged for the other host */
+    DISK_COPYING,  /* a replica that is being made, and of no use yet */
+    DISK_FOLLOWS,  /* a replica, exactly of some epoch */
+    DISK_HELD,     /* a replica that nobody feeds: of its last epoch */
+    DISK_UNUSABLE, /* a replica whose copy did not come to its end */
+};
+
 /* Mapped by the server and by its agent. Every field is atomic. */
 struct disk_page {
     uint64_t cut;   /* the agent: the open cut, from 1 */
     uint32_t early; /* the server: an epoch is wanted soon */
     uint32_t lost;  /* the server: the log lacks something */
     uint64_t held_bytes;
+    /* For whoever looks (look.h). The server: */
+    uint64_t bytes; /* of the image */
+    uint32_t role;  /* enum disk_role */
+    uint32_t zero;
+    /* The agent of a primary, the server of a replica: how far the initial
+     * copy is, in the image. */
+    uint64_t copied;
 };
 
 /* --- The agent's side: blocks, any one thread -------------------------------

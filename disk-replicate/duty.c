@@ -31,6 +31,20 @@ void duty_mode_set(struct duty *d, enum duty_mode to)
     d->mode = to;
     pthread_cond_broadcast(&d->room);
     pthread_mutex_unlock(&d->lock);
+    duty_role_note(d);
+}
+
+void duty_role_note(struct duty *d)
+{
+    static const enum disk_role roles[] = {[DUTY_PLAIN] = DISK_PLAIN,
+                                           [DUTY_LOG] = DISK_PRIMARY,
+                                           [DUTY_REPLICA] = DISK_FOLLOWS,
+                                           [DUTY_HELD] = DISK_HELD};
+    enum disk_role role = roles[d->mode];
+
+    if (d->mark == MARK_SYNCING)
+        role = d->mode == DUTY_REPLICA ? DISK_COPYING : DISK_UNUSABLE;
+    page_store(&d->page->role, role);
 }
 
 /* --- The workers -----------------------------------------------------------
@@ -121,6 +135,7 @@ static void log_end(struct duty *d)
     pthread_mutex_unlock(&d->lock);
     page_store(&d->page->early, 0);
     page_store(&d->page->held_bytes, 0);
+    duty_role_note(d);
 }
 
 static int log_begin(struct duty *d, struct reader *r, struct err *e)
@@ -137,11 +152,13 @@ static int log_begin(struct duty *d, struct reader *r, struct err *e)
         return -1;
     page_store(&d->page->cut, 1);
     page_store(&d->page->lost, 0);
+    page_store(&d->page->copied, 0);
     page_store(&d->watch.discards_zero, true);
     pthread_mutex_lock(&d->lock);
     d->log = log;
     d->mode = DUTY_LOG;
     pthread_mutex_unlock(&d->lock);
+    duty_role_note(d);
     return 0;
 }
 
@@ -301,6 +318,10 @@ static int page_make(struct duty *d, struct err *e)
         return err_sys(e, "map %s", path);
     }
     page_store(&d->page->lost, 1);
+    page_store(&d->page->early, 0);
+    page_store(&d->page->held_bytes, 0);
+    page_store(&d->page->copied, 0);
+    page_store(&d->page->bytes, d->image->bytes);
     return 0;
 }
 
@@ -335,6 +356,7 @@ int duty_open(struct duty **out, const char *id, struct image *image,
         return -1;
     }
     d->mode = d->mark == MARK_NONE ? DUTY_PLAIN : DUTY_HELD;
+    duty_role_note(d);
     if (d->mode == DUTY_HELD)
         log_warn("disk=%s image=%s is a replica: nobody is served before a "
                  "takeover or a new copy",

@@ -162,5 +162,9 @@ int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
     if (blocks_digest(d, sector * SECTOR, n, seed, digest_compare, &c, e))
         return -1;
     buf_put(answer, c.differs, (n + 7) / 8);
+    if (d->mark == MARK_SYNCING)
+        __atomic_store_n(&d->page->copied,
+                         sector * SECTOR + n * (uint64_t)EPOCHLOG_BLOCK,
+                         __ATOMIC_RELAXED);
     return 0;
 }

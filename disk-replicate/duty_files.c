@@ -81,6 +81,7 @@ int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e)
         return -1;
     }
     d->mark = mark;
+    duty_role_note(d);
     return 0;
 }
 

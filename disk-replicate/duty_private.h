@@ -44,6 +44,8 @@ struct duty {
 };
 
 void duty_mode_set(struct duty *d, enum duty_mode to);
+/* Mode or mark changed: say it on the page. */
+void duty_role_note(struct duty *d);
 
 /* duty_copy.c: requests of the initial copy. */
 int duty_copy(struct duty *d, struct reader *r, struct buf *answer,

@@ -42,6 +42,7 @@ int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e)
         return err_sys(e, "random bytes");
     journal_end(d);
     err_clear(&d->broken);
+    __atomic_store_n(&d->page->copied, 0, __ATOMIC_RELAXED);
     duty_mode_set(d, DUTY_REPLICA);
     if (duty_mark_write(d, MARK_SYNCING, e) || duty_journal_file(d, true, e))
         return -1;

@@ -145,8 +145,15 @@ static int serve(struct disk_config *c, struct err *e)
 
     if (!record_id_valid(c->id))
         return err_kind(e, ERR_USAGE, "'%s' is no id of a disk", c->id);
-    if (!realpath(c->image, path))
-        return err_sys(e, "disk image %s", c->image);
+    if (!realpath(c->image, path)) {
+        bool missing = errno == ENOENT;
+        err_sys(e, "disk image %s", c->image);
+        return missing ? err_hint(e,
+                                  "on a backup: understudy disk create %s "
+                                  "PEER",
+                                  c->image)
+                       : -1;
+    }
     if (strlen(path) >= sizeof c->image)
         return err_kind(e, ERR_USAGE, "the image's path is too long");
     strcpy(c->image, path);

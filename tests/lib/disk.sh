@@ -19,7 +19,11 @@ disk_host() { # HOST
 export UNDERSTUDY_NBD=$dir/nbd UNDERSTUDY_ROOT=$dir
 disk() { # VERB DOMID DEVICE IMAGE
     case \$1 in
-    add) $BUILD/understudy-disk serve "vbd-\$2-\$3" $dir/\$4 || exit ;;
+    add)
+        said=\$($BUILD/understudy-disk serve "vbd-\$2-\$3" $dir/\$4 2>&1) && return
+        tr '\n' ' ' <<<"\$said" # as block-understudy does
+        exit 1
+        ;;
     remove) $BUILD/understudy-disk stop "vbd-\$2-\$3" || exit ;;
     esac
 }

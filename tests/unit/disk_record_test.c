@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "disk-replicate/look.h"
 #include "disk-replicate/record.h"
 
 static char root[64];
@@ -131,6 +132,72 @@ static void ids_are_names_of_files(void **s)
     assert_true(record_id_valid(longest));
 }
 
+static void devices_have_names(void **state)
+{
+    static const struct {
+        uint32_t device;
+        const char *name;
+    } all[] = {{51712, "xvda"},
+               {51728, "xvdb"},
+               {51713, "xvda1"},
+               {51952, "xvdp"},
+               {768, "hda"},
+               {833, "hdb1"},
+               {5632, "hdc"},
+               {2048, "sda"},
+               {2065, "sdb1"},
+               {268439552, "xvdq"},
+               {268443649, "xvdag1"},
+               {(1u << 28) | 701 << 8, "xvdzz"},
+               {(1u << 28) | 702 << 8, "268615168"},
+               {7, "7"}};
+    char name[DISK_VDEV];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        disk_vdev(all[i].device, name);
+        assert_string_equal(name, all[i].name);
+    }
+}
+
+static void found_note(void *arg, const struct disk_view *v)
+{
+    *(struct disk_view *)arg = *v;
+}
+
+static void a_disk_is_seen_without_its_server(void **state)
+{
+    struct disk_page page = {.bytes = 4096, .role = DISK_FOLLOWS};
+    struct disk_config c = {.id = "vbd-3-51712",
+                            .image = "/srv/web.img",
+                            .workers = 1,
+                            .request_s = 1,
+                            .dead_s = 1};
+    struct disk_view v;
+    char path[RECORD_PATH];
+    int lock_fd;
+
+    (void)state;
+    assert_int_equal(record_create(&c, &lock_fd, NULL), 0);
+    assert_int_equal(disk_look(found_note, &v, NULL), 1);
+    assert_string_equal(v.image, "/srv/web.img");
+    assert_int_equal(v.server, 0);
+    assert_true(v.of_vm && v.domid == 3 && v.device == 51712);
+    assert_string_equal(v.vdev, "xvda");
+    record_server("vbd-3-51712");
+    record_path("vbd-3-51712", ".page", path);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(&page, sizeof page, 1, f), 1);
+    fclose(f);
+    assert_int_equal(disk_look(found_note, &v, NULL), 1);
+    assert_int_equal(v.server, getpid());
+    assert_int_equal(v.page.bytes, 4096);
+    assert_int_equal(v.page.role, DISK_FOLLOWS);
+    record_remove("vbd-3-51712");
+    close(lock_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -138,6 +205,8 @@ int main(void)
         cmocka_unit_test(the_lock_says_who_lives),
         cmocka_unit_test(logs_are_not_listed),
         cmocka_unit_test(ids_are_names_of_files),
+        cmocka_unit_test(devices_have_names),
+        cmocka_unit_test(a_disk_is_seen_without_its_server),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -397,6 +397,34 @@ static void durations_have_units(void **state)
     assert_int_equal(cli_duration_ms("nan"), -1);
 }
 
+static void disks_have_a_line_each(void **state)
+{
+    json_t *list =
+        parse("[{\"vm\":\"web\",\"disk\":\"xvda\",\"bytes\":21474836480,"
+              "\"role\":\"primary\",\"state\":\"in sync\","
+              "\"backlog_bytes\":1258291,\"image\":\"/srv/web.img\"},"
+              "{\"vm\":\"a-rather-long-name\",\"disk\":\"xvdb\",\"bytes\":1024,"
+              "\"role\":\"backup\",\"state\":\"syncing\",\"copied_bytes\":512,"
+              "\"image\":\"/dev/vg/b\"},"
+              "{\"bytes\":512,\"role\":\"none\",\"state\":\"no server\","
+              "\"image\":\"/x\"}]");
+
+    (void)state;
+    assert_false(format_disk_ill(json_array_get(list, 0)));
+    assert_false(format_disk_ill(json_array_get(list, 1)));
+    assert_true(format_disk_ill(json_array_get(list, 2)));
+    assert_prints(
+        format_disks, list,
+        "VM                 Disk      Size Role    State         Backlog  "
+        "Image\n"
+        "web                xvda  20.0 GiB primary in sync       1.2 MiB  "
+        "/srv/web.img\n"
+        "a-rather-long-name xvdb   1.0 KiB backup  syncing 50%         -  "
+        "/dev/vg/b\n"
+        "-                  -        512 B none    no server           -  "
+        "/x\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +432,7 @@ int main(void)
         cmocka_unit_test(an_agent_that_is_ill_is_told),
         cmocka_unit_test(a_copy_that_gets_old_is_told),
         cmocka_unit_test(an_empty_table_is_its_head),
+        cmocka_unit_test(disks_have_a_line_each),
         cmocka_unit_test(the_details_name_every_field),
         cmocka_unit_test(a_slow_suspend_says_what_it_costs),
         cmocka_unit_test(a_takeover_is_accounted_for),

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+/* understudy disk: list, create. An image is made by this program itself; how
+ * large, a peer says. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/format.h"
+#include "common/cleanup.h"
+#include "common/file.h"
+
+/* --- list ------------------------------------------------------------------
+ */
+
+static int list_print(const json_t *list, bool as_json)
+{
+    int status = EXIT_FINE;
+    size_t i;
+    json_t *o;
+
+    if (as_json) {
+        json_dumpf(list, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        format_disks(stdout, list);
+    }
+    json_array_foreach(list, i, o)
+    {
+        if (format_disk_ill(o))
+            status = EXIT_WORSE;
+    }
+    return status;
+}
+
+static int list(int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                            {NULL, 0, NULL, 0}};
+    struct err e = ERR_INIT;
+    bool as_json = false;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c != 'j')
+            return verb_usage(&verb_disk, false);
+        as_json = true;
+    }
+    if (argc - optind > 1)
+        return verb_usage(&verb_disk, false);
+    json_t *reply =
+        cli_ask(json_pack("{ss ss*}", "op", "disk-list", "vm", argv[optind]),
+                10000, &e);
+    if (!reply)
+        return cli_error(&e);
+    int status = list_print(json_object_get(reply, "disks"), as_json);
+    json_decref(reply);
+    return status;
+}
+
+/* --- create ----------------------------------------------------------------
+ */
+
+static int absolute(const char *path, char out[PATH_MAX], struct err *e)
+{
+    char here[PATH_MAX] = "";
+
+    if (path[0] != '/' && !getcwd(here, sizeof here))
+        return err_sys(e, "the current directory");
+    int n = snprintf(out, PATH_MAX, "%s%s%s", here, path[0] != '/' ? "/" : "",
+                     path);
+    return n < 0 || n >= PATH_MAX
+               ? err_kind(e, ERR_USAGE, "the path is too long")
+               : 0;
+}
+
+/* What is there is left as it is. */
+static int exists(const char *path, const char *peer, long long bytes,
+                  struct err *e)
+{
+    struct stat st;
+
+    err_kind(e, ERR_REFUSED, "%s is there already", path);
+    if (stat(path, &st))
+        return err_hint(e, "name a file that is not there");
+    if (S_ISBLK(st.st_mode))
+        return err_hint(e,
+                        "nothing is to be made of a device; it has to have "
+                        "%lld bytes",
+                        bytes);
+    if (S_ISREG(st.st_mode) && st.st_size == bytes)
+        return err_hint(e,
+                        "it has the size of %s's: leave it as it is, it is "
+                        "overwritten when the VM is protected",
+                        peer);
+    return err_hint(e,
+                    "%s's has %lld bytes: move it away, or name another "
+                    "file",
+                    peer, bytes);
+}
+
+/* All of it a hole; on the disk when this returns. */
+static int image_make(const char *path, const char *peer, long long bytes,
+                      struct err *e)
+{
+    CLEANUP_CLOSE int fd =
+        open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0 && errno == EEXIST)
+        return exists(path, peer, bytes, e);
+    if (fd < 0) {
+        bool missing = errno == ENOENT;
+        err_sys(e, "make %s", path);
+        return missing ? err_hint(e, "make its directory before") : -1;
+    }
+    if (!ftruncate(fd, (off_t)bytes) && !fsync(fd))
+        return file_sync_dir(path, e);
+    err_sys(e, "give %s %lld bytes", path, bytes);
+    unlink(path);
+    return -1;
+}
+
+/* It grows to what the VM has written. */
+static void room_tell(const char *path, long long bytes)
+{
+    struct statvfs fs;
+    char a[24], b[24];
+
+    if (statvfs(path, &fs))
+        return;
+    double room = (double)fs.f_bavail * (double)fs.f_frsize;
+    if (room >= (double)bytes)
+        return;
+    format_bytes(a, (long long)room);
+    format_bytes(b, bytes);
+    fprintf(stderr,
+            "understudy: warning: %s are free there, and the image may need "
+            "%s\n",
+            a, b);
+}
+
+static int create_run(const char *file, const char *peer, const char *like,
+                      struct err *e)
+{
+    char path[PATH_MAX], theirs[PATH_MAX], size[24];
+
+    if (absolute(file, path, e) || absolute(like ? like : file, theirs, e))
+        return -1;
+    json_t *reply = cli_ask(json_pack("{ss ss ss}", "op", "disk-size", "peer",
+                                      peer, "image", theirs),
+                            10000, e);
+    if (!reply)
+        return -1;
+    long long bytes = cli_number(reply, "bytes", 0);
+    json_decref(reply);
+    if (image_make(path, peer, bytes, e))
+        return -1;
+    room_tell(path, bytes);
+    format_bytes(size, bytes);
+    printf("%s is made, %s, as %s on %s\n", path, size, theirs, peer);
+    return 0;
+}
+
+static int create(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"like", required_argument, NULL, 'l'}, {NULL, 0, NULL, 0}};
+    struct err e = ERR_INIT;
+    const char *like = NULL;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c != 'l')
+            return verb_usage(&verb_disk, false);
+        like = optarg;
+    }
+    if (argc - optind != 2)
+        return verb_usage(&verb_disk, false);
+    return create_run(argv[optind], argv[optind + 1], like, &e) ? cli_error(&e)
+                                                                : EXIT_FINE;
+}
+
+static int run(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "list"))
+        return list(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "create"))
+        return create(argc - 1, argv + 1);
+    return verb_usage(&verb_disk, false);
+}
+
+const struct verb verb_disk = {
+    .name = "disk",
+    .args = "list [VM] [--json]\n"
+            "       understudy disk create FILE PEER [--like FILE]",
+    .summary = "the VMs' disks: what they are, and images for a backup",
+    .help =
+        "`list` shows the disks that understudy-disk serves on this host, or\n"
+        "those of VM: how large, what this host is for it (primary, backup,\n"
+        "none), its state, what was written and is not on the other host yet.\n"
+        "States: in sync; syncing; plain (not protected); read-only; held (a\n"
+        "replica of the last epoch, nobody feeds it); unusable (a copy that "
+        "did\nnot come to its end); lost (writes are not known: it is copied "
+        "anew);\nno server. Exit status 3: one is lost or has no server.\n\n"
+        "`create`, on the backup before `protect`, makes FILE, a raw image of\n"
+        "the size of the disk that PEER serves under the same path, or under\n"
+        "that of --like. It takes no space yet. What is there is never "
+        "changed.\n",
+    .run = run,
+};
