@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "agent/job.h"
+#include "agent/paths.h"
 #include "checkpoint/epoch.h"
 #include "common/clock.h"
 #include "common/log.h"
@@ -73,6 +74,7 @@ struct describe_job {
     struct primary *p;
     struct link_session *session; /* the one it was started for */
     uint32_t domid;
+    char flag[512];
     struct buf blueprint;
     char devices[HV_DEVICES_MAX];
 };
@@ -84,7 +86,9 @@ static int describe_run(void *arg, struct err *e)
 
     if (agent_hv_open(&hv, e))
         return -1;
-    int rc = hv->ops->check_protect(hv, j->domid, e);
+    /* A guest that was paused may answer long after its engine has ended. */
+    int rc = engine_settle(hv, j->domid, j->flag, e) ||
+             hv->ops->check_protect(hv, j->domid, e);
     if (!rc)
         rc = hv->ops->devices(hv, j->domid, j->devices, e);
     if (!rc)
@@ -126,6 +130,7 @@ static void describe(struct primary *p)
     j->p = p;
     j->session = p->a->session;
     j->domid = (uint32_t)p->a->rec.domid;
+    snprintf(j->flag, sizeof j->flag, "%s", path_flag(p->a->rec.uuid).s);
     job_start(p->a->loop, describe_run, describe_done, j);
 }
 

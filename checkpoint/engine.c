@@ -413,29 +413,37 @@ static void *engine_main(void *arg)
 
 /* --- For the loop thread -------------------------------------------------- */
 
-int engine_recover(struct hv *hv, uint32_t domid, const char *path,
-                   struct err *e)
+int engine_settle(struct hv *hv, uint32_t domid, const char *path,
+                  struct err *e)
 {
     struct suspend_flag f = {0};
+    struct err error = ERR_INIT;
     int rc = 0;
 
     if (suspend_flag_open(&f, path, e))
         return -1;
     if (suspend_flag_get(&f)) {
         log_warn("domid=%u a suspend was left behind, undoing it", domid);
-        struct err error = ERR_INIT;
         if (hv->ops->suspend_recover(hv, domid, RECOVER_MS, &error) &&
             error.kind != ERR_GONE) {
             rc = -1;
             if (e)
                 *e = error;
             err_add(e, "undo the suspend of a predecessor");
+        } else {
+            suspend_flag_set(&f, false);
         }
     }
-    if (!rc)
-        suspend_flag_set(&f, false);
-    hv->ops->logdirty_stop(hv, domid);
     suspend_flag_close(&f);
+    return rc;
+}
+
+int engine_recover(struct hv *hv, uint32_t domid, const char *path,
+                   struct err *e)
+{
+    int rc = engine_settle(hv, domid, path, e);
+
+    hv->ops->logdirty_stop(hv, domid);
     return rc;
 }
 

@@ -97,10 +97,16 @@ struct engine_config {
 
 struct engine;
 
-/* After a start of the agent and before anything else: when a predecessor died
- * with the flag set, withdraw its suspend or resume the guest; turn log-dirty
- * mode off; clear the flag. Caller's thread. Fine when nothing was left, or
- * when the domain is gone. */
+/* When a predecessor ended with the flag set, withdraw its suspend or resume
+ * the guest, and clear the flag. Before an engine is opened, on the caller's
+ * thread, for up to 30 s; ERR_TIMEOUT when the guest may answer still, as one
+ * that somebody has paused. Fine when nothing was left, or the domain is gone.
+ */
+int engine_settle(struct hv *hv, uint32_t domid, const char *suspend_flag,
+                  struct err *e);
+
+/* After a start of the agent and before anything else: engine_settle(), and
+ * turn log-dirty mode off. */
 int engine_recover(struct hv *hv, uint32_t domid, const char *suspend_flag,
                    struct err *e);
 

@@ -42,12 +42,24 @@
 #define LOOK_MS 20
 /* The same without an event channel. */
 #define POLL_NS 300000
+/* Between looks whether somebody has paused the domain. */
+#define PAUSED_LOOK_MS 500
 
 #define VCPU_PAGES ((sizeof(vcpu_guest_context_t) + HV_PAGE - 1) / HV_PAGE)
 
 static uint64_t late_ns(enum hv_suspend_path path)
 {
     return path == HV_SUSPEND_EVTCHN ? LATE_EVTCHN_NS : LATE_NS;
+}
+
+/* A guest that somebody has paused can neither answer nor give up: its time
+ * begins anew when it runs again. */
+static void late_extend(struct xen *x, uint32_t domid, uint64_t *since_ns)
+{
+    xc_domaininfo_t info;
+
+    if (!xen_dominfo(x, domid, &info, NULL) && info.flags & XEN_DOMINF_paused)
+        *since_ns = clock_ns();
 }
 
 /* --- What the domain is doing -------------------------------------------- */
@@ -265,8 +277,8 @@ enum hv_suspend_path xen_suspend_path(struct hv *hv, uint32_t domid)
     enum hv_suspend_path path = s->path;
     struct err e = ERR_INIT;
 
-    if (s->open &&
-        (path == HV_SUSPEND_EVTCHN ? still_bound(x) : !newly_offered(x)))
+    if (s->open && (path == HV_SUSPEND_EVTCHN ? still_bound(x)
+                                              : s->late || !newly_offered(x)))
         return path;
     if (xen_suspend_open(hv, domid, &e))
         log_warn("domain %u: %s", domid, e.text);
@@ -387,6 +399,7 @@ static enum hv_suspend_result too_late(struct xen *x, uint32_t domid,
              deadline_ms);
     if (s->path == HV_SUSPEND_XENSTORE && xen_control_withdraw(x, s->control))
         return HV_NOT_IN_TIME;
+    late_extend(x, domid, &s->asked_ns);
     s->late = clock_ns() < s->asked_ns + late_ns(s->path);
     return s->late ? HV_LATE : HV_NOT_IN_TIME;
 }
@@ -506,10 +519,13 @@ static uint64_t answer_until(struct xen *x, uint32_t domid)
     struct xen_suspend *s = &x->suspend;
     uint32_t port;
 
-    if (s->open && s->domid == domid)
+    if (s->open && s->domid == domid) {
+        late_extend(x, domid, &s->asked_ns);
         return s->late ? s->asked_ns + late_ns(s->path) : 0;
+    }
     if (!s->recover_ns)
         s->recover_ns = clock_ns();
+    late_extend(x, domid, &s->recover_ns);
     return s->recover_ns + late_ns(published_port(x, domid, &port)
                                        ? HV_SUSPEND_EVTCHN
                                        : HV_SUSPEND_XENSTORE);
@@ -529,8 +545,15 @@ int xen_suspend_recover(struct hv *hv, uint32_t domid, unsigned deadline_ms,
     xc_domain_subscribe_for_suspend(x->xch, domid, 0);
     if (xen_control_withdraw(x, control))
         return 0;
-    enum seen seen =
-        wait_until(x, domid, until < deadline ? until : deadline, NULL);
+    enum seen seen;
+    do {
+        uint64_t stop = clock_ns() + PAUSED_LOOK_MS * NS_PER_MS;
+        stop = until < stop ? until : stop;
+        seen = wait_until(x, domid, stop < deadline ? stop : deadline, NULL);
+        until = answer_until(x, domid);
+    } while (seen == SEEN_RUNNING && clock_ns() < until &&
+             clock_ns() < deadline && !channel_gone(x) &&
+             !xen_control_taken(x));
     if (seen == SEEN_RUNNING && clock_ns() < until && !channel_gone(x))
         return err_kind(e, ERR_TIMEOUT, "domain %u may suspend still", domid);
     if (x->suspend.domid == domid)

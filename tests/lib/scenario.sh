@@ -173,6 +173,15 @@ fault_was_hit() { # HOST
     on "$1" test -e /run/understudy/faults.hit
 }
 
+# The agent of alder's VM stands still at a point, and goes on.
+agent_stops() { # POINT
+    fault_arm alder "$1" stop
+    await 10 fault_was_hit alder || fail "the agent does not get to $1"
+}
+agent_goes_on() {
+    alder 'kill -CONT $(pgrep -f "understudyd agent primary")' || fail "no agent"
+}
+
 # --- Ends ------------------------------------------------------------------------
 
 evidence() {

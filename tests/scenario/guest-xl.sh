@@ -22,13 +22,6 @@ forgotten() { # HOST
     on "$1" '[ -z "$(ls /var/lib/understudy/vms)" ]'
 }
 
-agent_stops() { # POINT
-    fault_arm alder "$1" stop
-    await 10 fault_was_hit alder || fail "the agent does not get to $1"
-}
-agent_goes_on() {
-    alder 'kill -CONT $(pgrep -f "understudyd agent primary")' || fail "no agent"
-}
 asked() {
     alder '[ "$(xenstore-read /local/domain/$(xl domid web)/control/shutdown)" = suspend ]'
 }
