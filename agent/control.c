@@ -218,6 +218,7 @@ static const struct {
     {"arbiter-show", control_arbiter_show},
     {"disk-list", control_disk_list},
     {"disk-size", control_disk_size},
+    {"disk-verify", control_disk_verify},
 };
 
 static void on_opened(struct ipc_conn *conn, void *arg)

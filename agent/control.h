@@ -24,6 +24,9 @@
  *                                    vm,domid,disk,copied_bytes,
  *                                    backlog_bytes}]
  *   disk-size peer image             bytes, of that host's image
+ *   disk-verify vm [begin]           verify {state,total_bytes,done_bytes,
+ *                                    differing_bytes,unknown_bytes,error,
+ *                                    ranges [{disk,offset,bytes}]}, peer
  *
  * A client that goes away does not stop what it asked for. Loop thread. */
 #ifndef AGENT_CONTROL_H
@@ -73,5 +76,6 @@ void control_peer_path_remove(struct op *op);
 void control_peer_list(struct op *op);
 void control_disk_list(struct op *op);
 void control_disk_size(struct op *op);
+void control_disk_verify(struct op *op);
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The verbs disk-list and disk-size of the control socket, and what a peer's
- * disk-size is told. The files and the hypervisor are looked at by jobs. */
+/* The verbs disk-list, disk-size and disk-verify of the control socket, and
+ * what a peer's disk-size is told. The files and the hypervisor are looked at
+ * by jobs. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,7 +201,47 @@ void control_disk_size(struct op *op)
              on_size, op);
 }
 
-/* --- The same, asked by a peer ----------------------------------------------
+/* --- disk-verify: the agent does it ----------------------------------------
+ */
+
+static void on_verify(void *arg, const json_t *reply, const struct err *why)
+{
+    struct op *op = arg;
+    const struct vm *vm = vm_find(op->d, json_text(op->request, "vm", ""));
+
+    if (reply)
+        op_reply(op, json_pack("{sO ss}", "verify",
+                               json_object_get(reply, "verify"), "peer",
+                               vm ? vm->rec.peer : ""));
+    else
+        op_fail(op, why);
+}
+
+void control_disk_verify(struct op *op)
+{
+    bool begins = json_flag(op->request, "begin", false);
+    struct err e = ERR_INIT;
+    struct vm *vm = vm_need(op->d, json_text(op->request, "vm", ""), &e);
+
+    if (vm && vm->rec.role != ROLE_PRIMARY) {
+        err_kind(&e, ERR_REFUSED, "this host is not the one that protects %s",
+                 vm->rec.name);
+        err_hint(&e, "on %s: understudy disk verify %s", vm->rec.peer,
+                 vm->rec.name);
+        vm = NULL;
+    }
+    if (!vm) {
+        op_fail(op, &e);
+        return;
+    }
+    if (begins)
+        daemon_event(op->d, "operator", vm->rec.name,
+                     "its disks are compared with those on %s", vm->rec.peer);
+    vm_ask(vm, json_pack("{ss sb}", "op", "verify", "begin", begins), 5.,
+           on_verify, op);
+}
+
+/* --- disk-size, asked by a peer ----------------------------------------------
  */
 
 struct size {

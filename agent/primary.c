@@ -470,6 +470,8 @@ static void primary_request(struct agent *a, struct ipc_conn *c, json_t *msg,
         on_answer(p, msg);
     } else if (!strcmp(op, "stop")) {
         on_stop(p, c, msg);
+    } else if (!strcmp(op, "verify")) {
+        primary_verify(p, c, msg);
     } else {
         err_kind(&e, ERR_REFUSED, "this host runs %s: nothing to take over",
                  a->rec.name);

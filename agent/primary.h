@@ -136,6 +136,9 @@ void primary_drain(struct primary *p);
 void primary_engine_init(struct primary *p);
 void primary_status(struct agent *a, json_t *out);
 
+/* primary_verify.c: the request `verify`, with `begin` or without. */
+void primary_verify(struct primary *p, struct ipc_conn *c, const json_t *msg);
+
 /* primary_session.c */
 void primary_connect(struct primary *p);
 void primary_session_ready(struct agent *a);

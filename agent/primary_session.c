@@ -334,7 +334,7 @@ static void on_disk_want(struct primary *p, const uint8_t *payload, size_t len)
 {
     struct err e = ERR_INIT;
 
-    if (p->eng && p->phase == PH_SYNC &&
+    if (p->eng && (p->phase == PH_SYNC || p->phase == PH_RUN) &&
         engine_answered(p->eng, payload, len, &e))
         link_fail(p->a->session, &e);
 }

@@ -45,10 +45,12 @@ struct checkpoint_device;
  * room; -1: the engine has something else to do, return at once. */
 struct device_sink {
     int (*put)(void *arg, const void *payload, size_t len, struct err *e);
-    /* During copy(): the next answer of the backup's side, appended to *out.
-     * 1: there was one; 0: none came within some milliseconds; -1 as above. */
+    /* During copy() and idle(): the next answer of the backup's side, appended
+     * to *out. 1: there was one; 0: none came within some milliseconds, or, in
+     * idle(), there is none yet; -1 as above. */
     int (*answer)(void *arg, struct buf *out, struct err *e);
     void *arg;
+    uint64_t session; /* with another one, answers are not for what was put */
 };
 
 struct checkpoint_device_ops {
@@ -77,7 +79,7 @@ struct checkpoint_device_ops {
                 struct err *e);
     void (*free)(struct checkpoint_device *d);
 
-    /* The rest is NULL in a device that holds nothing of the VM's state. Both
+    /* The rest is NULL in a device that holds nothing of the VM's state. All
      * are called while the guest runs, and wait for this host only. */
 
     /* The initial copy, as live records. `begin`: from the start, forgetting
@@ -90,6 +92,10 @@ struct checkpoint_device_ops {
      * each mark(n). An error makes the replica void. */
     int (*records)(struct checkpoint_device *d, uint64_t epoch,
                    const struct device_sink *sink, struct err *e);
+    /* Between epochs, at least once before each, while none is on its way: a
+     * step of some milliseconds of whatever was asked for beside, put as live
+     * records. Answers are not waited for. True: call it again at once. */
+    bool (*idle)(struct checkpoint_device *d, const struct device_sink *sink);
 };
 
 /* Embedded first in the implementation's own structure. */

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What devices send through the engine: their part of the initial copy, live,
- * and of each epoch, under its digest. Engine thread. */
+ * and of each epoch, under its digest; and in between what else they are asked
+ * for. Engine thread. */
 #include "checkpoint/engine_private.h"
 
 #include <string.h>
 
 struct putting {
     struct engine *eng;
-    bool live;
+    bool live, idle;
     enum turn turn;
 };
 
@@ -21,7 +22,7 @@ static int record_put(void *arg, const void *payload, size_t len, struct err *e)
     if (!p->live)
         engine_record_account(eng);
     p->turn = engine_record_send(eng, EPOCH_DISK);
-    if (p->live)
+    if (p->live && !p->idle)
         engine_sync_note(eng, false);
     return p->turn == TURN_ON ? 0 : err_set(e, "not sent");
 }
@@ -49,7 +50,7 @@ static int answer_take(void *arg, struct buf *out, struct err *e)
     struct engine *eng = p->eng;
 
     pthread_mutex_lock(&eng->lock);
-    if (!eng->in.answers.len && engine_look(eng) == TURN_ON)
+    if (!eng->in.answers.len && !p->idle && engine_look(eng) == TURN_ON)
         engine_wait(eng, clock_ns() + ANSWER_NS);
     bool any = answer_first(&eng->in.answers, out);
     pthread_mutex_unlock(&eng->lock);
@@ -71,8 +72,8 @@ enum turn engine_devices_copy(struct engine *eng, bool begin)
 {
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
-        struct putting p = {eng, true, TURN_ON};
-        struct device_sink sink = {record_put, answer_take, &p};
+        struct putting p = {eng, true, false, TURN_ON};
+        struct device_sink sink = {record_put, answer_take, &p, eng->session};
         struct err error = ERR_INIT;
         if (!d->ops->copy)
             continue;
@@ -88,8 +89,8 @@ enum turn engine_devices_records(struct engine *eng)
 {
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
-        struct putting p = {eng, false, TURN_ON};
-        struct device_sink sink = {record_put, NULL, &p};
+        struct putting p = {eng, false, false, TURN_ON};
+        struct device_sink sink = {record_put, NULL, &p, eng->session};
         struct err error = ERR_INIT;
         if (!d->ops->records)
             continue;
@@ -97,6 +98,22 @@ enum turn engine_devices_records(struct engine *eng)
         enum turn turn = outcome(&p, d, rc, &error);
         if (turn != TURN_ON)
             return turn;
+    }
+    return TURN_ON;
+}
+
+enum turn engine_devices_idle(struct engine *eng, bool *more)
+{
+    *more = false;
+    for (size_t i = 0; i < eng->devices_ready && eng->committed; i++) {
+        struct checkpoint_device *d = eng->config.devices[i];
+        struct putting p = {eng, true, true, TURN_ON};
+        struct device_sink sink = {record_put, answer_take, &p, eng->session};
+        if (!d->ops->idle)
+            continue;
+        *more |= d->ops->idle(d, &sink);
+        if (p.turn != TURN_ON)
+            return p.turn;
     }
     return TURN_ON;
 }

@@ -319,10 +319,14 @@ static uint64_t look_again(const struct engine *eng, const struct pace_due *at,
 enum turn engine_interval(struct engine *eng)
 {
     for (;;) {
+        bool more;
+        enum turn turn = engine_devices_idle(eng, &more);
+        if (turn != TURN_ON)
+            return turn;
         struct engine_wants wants = engine_poll(eng);
         struct pace_due at = pace_due(&eng->pace);
         pthread_mutex_lock(&eng->lock);
-        enum turn turn = engine_look(eng);
+        turn = engine_look(eng);
         uint64_t due = at.idle_ns, now = clock_ns();
         if (wants.epoch || eng->in.kick)
             due = at.hurry_ns;
@@ -330,7 +334,7 @@ enum turn engine_interval(struct engine *eng)
             due = at.waiting_ns;
         if (now >= due)
             eng->in.kick = false;
-        else if (turn == TURN_ON)
+        else if (turn == TURN_ON && !more)
             engine_wait(eng, look_again(eng, &at, now, due));
         pthread_mutex_unlock(&eng->lock);
         if (turn != TURN_ON || now >= due)

@@ -102,6 +102,8 @@ enum turn engine_rounds(struct engine *eng, bool live);
 /* engine_devices.c: the records of the devices that have some. */
 enum turn engine_devices_copy(struct engine *eng, bool begin);
 enum turn engine_devices_records(struct engine *eng);
+/* Between epochs; *more: they have more to do at once. */
+enum turn engine_devices_idle(struct engine *eng, bool *more);
 
 /* engine_epoch.c */
 /* Send what is in eng->record, waiting for room. */

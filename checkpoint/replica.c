@@ -14,6 +14,7 @@
 #define ENTRY_BYTES    16          /* of bookkeeping a page, at most */
 #define LIVE_QUEUE_MAX (64u << 20) /* bytes waiting to be written */
 #define LIVE_DISK_MAX  (8u << 20)  /* a disk is slower */
+#define ASKS_MAX       (256u << 10)
 
 void held_clear(struct held *h)
 {
@@ -195,14 +196,24 @@ static int pages_record(struct replica *rep, const void *payload, size_t len,
     return 0;
 }
 
-static int disk_queue(struct replica *rep, struct disk_record *r, bool live,
-                      struct err *e)
+/* What may be asked after the first epoch, in between two, is little; the lock
+ * is held. */
+static int ask_room(const struct replica *rep, struct err *e)
+{
+    return rep->live.disk.bytes > ASKS_MAX
+               ? err_set(e, "more is asked for than may be")
+               : 0;
+}
+
+static int disk_queue(struct replica *rep, struct disk_record *r,
+                      uint32_t flags, struct err *e)
 {
     uint64_t epoch = replica_committed(rep) + 1;
 
-    if (live) {
+    if (flags & EPOCH_DISK_LIVE) {
         pthread_mutex_lock(&rep->lock);
-        int rc = live_room(rep, e);
+        bool asks = flags & EPOCH_DISK_ASK && rep->status.committed;
+        int rc = asks ? ask_room(rep, e) : live_room(rep, e);
         if (!rc)
             held_add_disk(&rep->live, r);
         pthread_cond_signal(&rep->work);
@@ -240,7 +251,7 @@ static int disk_record(struct replica *rep, const void *payload, size_t len,
     r->next = NULL;
     r->len = len;
     memcpy(r->payload, payload, len);
-    if (!disk_queue(rep, r, d.flags & EPOCH_DISK_LIVE, e))
+    if (!disk_queue(rep, r, d.flags, e))
         return 0;
     free(r);
     return -1;

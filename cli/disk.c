@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* understudy disk: list, create. An image is made by this program itself; how
- * large, a peer says. */
+/* understudy disk: list, create, verify. An image is made by this program
+ * itself; how large, a peer says. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -187,20 +188,122 @@ static int create(int argc, char **argv)
                                                                 : EXIT_FINE;
 }
 
+/* --- verify ----------------------------------------------------------------
+ */
+
+#define LOOK_US 300000
+
+struct show {
+    bool terminal;
+    time_t last;
+};
+
+static void show(struct show *s, const json_t *verify)
+{
+    time_t now = time(NULL);
+
+    if (s->terminal) {
+        fputs("\r\033[K", stderr);
+        format_verify_progress(stderr, verify);
+        fflush(stderr);
+    } else if (now - s->last >= 5) {
+        format_verify_progress(stderr, verify);
+        fputc('\n', stderr);
+        s->last = now;
+    }
+}
+
+/* Until it is over; the daemon's last answer, or NULL. */
+static json_t *verify_wait(const char *vm, struct err *e)
+{
+    struct show s = {.terminal = isatty(STDERR_FILENO), .last = time(NULL)};
+    bool begin = true;
+
+    for (;;) {
+        json_t *reply = cli_ask(json_pack("{ss ss sb}", "op", "disk-verify",
+                                          "vm", vm, "begin", begin),
+                                10000, e);
+        const json_t *verify = json_object_get(reply, "verify");
+        if (!reply || strcmp(cli_text(verify, "state", ""), "running")) {
+            if (s.terminal && !begin)
+                fputs("\r\033[K", stderr);
+            return reply;
+        }
+        show(&s, verify);
+        json_decref(reply);
+        begin = false;
+        usleep(LOOK_US);
+    }
+}
+
+static int verify_end(const char *vm, const json_t *reply, bool as_json)
+{
+    const json_t *verify = json_object_get(reply, "verify");
+    bool differ = cli_number(verify, "differing_bytes", 0) > 0;
+    const char *peer = cli_text(reply, "peer", "PEER");
+    struct err e = ERR_INIT;
+
+    if (strcmp(cli_text(verify, "state", ""), "done") != 0) {
+        err_set(&e, "the disks of %s were not compared to the end: %s", vm,
+                cli_text(verify, "error", "its agent was started again"));
+        err_hint(&e, "understudy status %s, and again when it is Protected",
+                 vm);
+        return cli_error(&e);
+    }
+    if (as_json) {
+        json_dumpf(verify, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        format_verify(stdout, vm, verify);
+    }
+    if (differ)
+        fprintf(stderr,
+                "  what to do: `understudy unprotect %s`, then `understudy "
+                "protect %s %s` copies what differs\n",
+                vm, vm, peer);
+    return differ ? EXIT_WORSE : EXIT_FINE;
+}
+
+static int verify(int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                            {NULL, 0, NULL, 0}};
+    struct err e = ERR_INIT;
+    bool as_json = false;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c != 'j')
+            return verb_usage(&verb_disk, false);
+        as_json = true;
+    }
+    if (argc - optind != 1)
+        return verb_usage(&verb_disk, false);
+    json_t *reply = verify_wait(argv[optind], &e);
+    if (!reply)
+        return cli_error(&e);
+    int status = verify_end(argv[optind], reply, as_json);
+    json_decref(reply);
+    return status;
+}
+
 static int run(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "list"))
         return list(argc - 1, argv + 1);
     if (argc > 1 && !strcmp(argv[1], "create"))
         return create(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "verify"))
+        return verify(argc - 1, argv + 1);
     return verb_usage(&verb_disk, false);
 }
 
 const struct verb verb_disk = {
     .name = "disk",
     .args = "list [VM] [--json]\n"
-            "       understudy disk create FILE PEER [--like FILE]",
-    .summary = "the VMs' disks: what they are, and images for a backup",
+            "       understudy disk create FILE PEER [--like FILE]\n"
+            "       understudy disk verify VM [--json]",
+    .summary = "the VMs' disks: list, compare, images for a backup",
     .help =
         "`list` shows the disks that understudy-disk serves on this host, or\n"
         "those of VM: how large, what this host is for it (primary, backup,\n"
@@ -212,6 +315,10 @@ const struct verb verb_disk = {
         "`create`, on the backup before `protect`, makes FILE, a raw image of\n"
         "the size of the disk that PEER serves under the same path, or under\n"
         "that of --like. It takes no space yet. What is there is never "
-        "changed.\n",
+        "changed.\n\n"
+        "`verify`, where VM runs and is Protected, compares its disks with "
+        "the\n"
+        "backup's, while it runs and epochs go on, and names every range that\n"
+        "differs. Exit status 3: some do.\n",
     .run = run,
 };

@@ -34,5 +34,8 @@ void format_peers(FILE *f, const json_t *list);
 void format_disks(FILE *f, const json_t *list);
 /* It has no server, or its log lacks something. */
 bool format_disk_ill(const json_t *disk);
+/* Of disk-verify: how far it is, no newline; and what came out of it. */
+void format_verify_progress(FILE *f, const json_t *verify);
+void format_verify(FILE *f, const char *vm, const json_t *verify);
 
 #endif

@@ -63,3 +63,47 @@ void format_disks(FILE *f, const json_t *list)
                 cli_text(o, "image", "?"));
     }
 }
+
+void format_verify_progress(FILE *f, const json_t *o)
+{
+    long long done = cli_number(o, "done_bytes", 0);
+    long long total = cli_number(o, "total_bytes", 0);
+    char a[24], b[24], c[24];
+
+    format_bytes(a, done);
+    format_bytes(b, total);
+    format_bytes(c, cli_number(o, "differing_bytes", 0));
+    fprintf(f, "%s of %s compared (%d%%), %s differ", a, b,
+            total > 0 ? (int)((double)done * 100. / (double)total) : 0, c);
+}
+
+void format_verify(FILE *f, const char *vm, const json_t *o)
+{
+    long long differing = cli_number(o, "differing_bytes", 0), named = 0;
+    long long unknown = cli_number(o, "unknown_bytes", 0);
+    char a[24], b[24];
+    size_t i;
+    json_t *r;
+
+    json_array_foreach(json_object_get(o, "ranges"), i, r)
+    {
+        long long bytes = cli_number(r, "bytes", 0);
+        fprintf(f, "%s: %lld bytes at %lld differ\n", cli_text(r, "disk", "?"),
+                bytes, cli_number(r, "offset", 0));
+        named += bytes;
+    }
+    if (named < differing)
+        fprintf(f, "and %lld bytes elsewhere\n", differing - named);
+    format_bytes(a, cli_number(o, "done_bytes", 0) - unknown);
+    format_bytes(b, unknown);
+    if (unknown > 0)
+        fprintf(f,
+                "%s were written all the time and not compared; they are sent "
+                "with every epoch\n",
+                b);
+    format_bytes(b, differing);
+    if (differing)
+        fprintf(f, "%s: %s of %s differ\n", vm, b, a);
+    else
+        fprintf(f, "%s: %s compared, both sides are the same\n", vm, a);
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The primary's side of replicated disks; see device.h. Engine thread, except
  * new and free. */
-#include "disk-replicate/device.h"
+#include "disk-replicate/device_private.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,35 +11,9 @@
 #include "checkpoint/epoch.h"
 #include "common/clock.h"
 #include "common/log.h"
-#include "disk-replicate/disk_control.h"
-#include "disk-replicate/epochlog.h"
 
-#define BLOCK_SECTORS  (EPOCHLOG_BLOCK / SECTOR)
 #define WINDOW_SECTORS (16u << 20 >> 9) /* that are asked for at once */
 #define ANSWER_NS      (60 * NS_PER_SEC)
-
-struct disk {
-    struct diskctl server;
-    struct disk_page *page;
-    uint32_t device;
-    uint64_t sectors;
-    /* Of them: asked for what differs; copied, where it did. */
-    uint64_t asked, copied;
-    uint64_t differed;
-    bool logging; /* its server was asked to log */
-};
-
-struct disks {
-    struct checkpoint_device dev; /* first */
-    struct disk disk[DISKS_MAX];
-    int n;
-    unsigned log_mb;
-    uint64_t cut;      /* the open one, of all disks */
-    struct buf out;    /* a payload */
-    struct buf piece;  /* a server's answer */
-    struct buf answer; /* the backup's */
-    uint64_t seed;     /* of the digests */
-};
 
 static struct disks *disks_of(struct checkpoint_device *d)
 {
@@ -55,9 +29,9 @@ static int call_number(struct disk *d, enum diskctl_type type, uint64_t n,
     return diskctl_call(&d->server, type, p, sizeof p, answer, e);
 }
 
-static int payload_put(struct disks *all, const struct disk *d, uint32_t flags,
-                       const void *p, size_t len,
-                       const struct device_sink *sink, struct err *e)
+int disks_payload_put(struct disks *all, const struct disk *d, uint32_t flags,
+                      const void *p, size_t len, const struct device_sink *sink,
+                      struct err *e)
 {
     struct epoch_disk head = {d->device, flags};
 
@@ -112,8 +86,8 @@ static int log_put(struct disks *all, struct disk *d, uint64_t epoch, bool live,
             return -1;
         if (!all->piece.len)
             return 0;
-        if (payload_put(all, d, flags, all->piece.data, all->piece.len, sink,
-                        e))
+        if (disks_payload_put(all, d, flags, all->piece.data, all->piece.len,
+                              sink, e))
             return -1;
     }
 }
@@ -179,8 +153,8 @@ static int range_put(struct disks *all, struct disk *d, uint64_t at,
         uint64_t next = all->piece.len > 8 ? get_le64(all->piece.data) : 0;
         if (next <= at)
             return err_set(e, "disk %s: malformed answer", d->server.id);
-        if (payload_put(all, d, EPOCH_DISK_LIVE, all->piece.data + 8,
-                        all->piece.len - 8, sink, e))
+        if (disks_payload_put(all, d, EPOCH_DISK_LIVE, all->piece.data + 8,
+                              all->piece.len - 8, sink, e))
             return -1;
         at = next;
     }
@@ -202,8 +176,8 @@ static int ask(struct disks *all, struct disk *d,
     if (next <= d->asked)
         return err_set(e, "disk %s: malformed answer", d->server.id);
     d->asked = next;
-    return payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_ASK,
-                       all->piece.data + 8, all->piece.len - 8, sink, e);
+    return disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_ASK,
+                             all->piece.data + 8, all->piece.len - 8, sink, e);
 }
 
 /* The blocks of an answer, which come in the order of the questions. */
@@ -285,8 +259,8 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
         d->logging = true;
         d->asked = d->copied = d->differed = 0;
         put_le64(size, d->sectors * SECTOR);
-        if (payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
-                        sizeof size, sink, e))
+        if (disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
+                              sizeof size, sink, e))
             return -1;
     }
     return 0;
@@ -327,6 +301,7 @@ static int disks_records(struct checkpoint_device *d, uint64_t epoch,
     for (int i = 0; i < all->n; i++)
         if (log_put(all, &all->disk[i], epoch, false, sink, e))
             return -1;
+    verify_marked(all, epoch);
     return 0;
 }
 
@@ -339,6 +314,7 @@ static int disks_commit(struct checkpoint_device *d, uint64_t epoch,
     (void)e;
     if (log_forget(disks_of(d), &why))
         log_warn("epoch=%lu %s", epoch, why.text);
+    verify_committed(disks_of(d), epoch);
     return 0;
 }
 
@@ -346,8 +322,15 @@ static int disks_abort(struct checkpoint_device *d, bool release, struct err *e)
 {
     (void)release;
     (void)e;
+    verify_abort(disks_of(d));
     log_end(disks_of(d));
     return 0;
+}
+
+static bool disks_idle(struct checkpoint_device *d,
+                       const struct device_sink *sink)
+{
+    return verify_step(disks_of(d), sink);
 }
 
 static int disks_poll(struct checkpoint_device *d, struct device_load *load,
@@ -401,6 +384,7 @@ static void disks_teardown(struct checkpoint_device *d, bool release)
     struct disks *all = disks_of(d);
 
     (void)release;
+    verify_abort(all);
     log_end(all);
     for (int i = 0; i < all->n; i++) {
         diskctl_close(&all->disk[i].server);
@@ -418,6 +402,7 @@ static void disks_free(struct checkpoint_device *d)
     buf_free(&all->out);
     buf_free(&all->piece);
     buf_free(&all->answer);
+    verify_free(all->verify);
     free(all);
 }
 
@@ -432,6 +417,7 @@ static const struct checkpoint_device_ops ops = {
     .free = disks_free,
     .copy = disks_copy,
     .records = disks_records,
+    .idle = disks_idle,
 };
 
 int disk_device_new(struct checkpoint_device **out, uint32_t domid,
@@ -447,6 +433,7 @@ int disk_device_new(struct checkpoint_device **out, uint32_t domid,
     if (!all)
         return err_sys(e, "disks");
     all->dev.ops = &ops;
+    all->verify = verify_new();
     all->n = n;
     all->log_mb = log_mb;
     for (int i = 0; i < n; i++) {

@@ -23,6 +23,42 @@ int disk_device_new(struct checkpoint_device **d, uint32_t domid,
                     unsigned log_mb, struct err *e);
 int disk_replica_new(struct replica_device **d, uint32_t domid, struct err *e);
 
+/* --- Comparing both sides while the guest runs and epochs go on --------------
+ *
+ * Each block is compared as it was at the end of some epoch, on both hosts, so
+ * a difference is one: no write in between can make it. Blocks that are written
+ * all the time and are not known at the end of any of many epochs are counted
+ * and not compared. */
+
+enum disk_verify_state {
+    DISK_VERIFY_NONE,
+    DISK_VERIFY_RUNS,
+    DISK_VERIFY_DONE,
+    DISK_VERIFY_FAILED, /* `why` */
+};
+
+#define DISK_VERIFY_RANGES 4096u
+
+struct disk_range {
+    uint32_t device;
+    uint64_t offset, bytes;
+};
+
+struct disk_verify {
+    enum disk_verify_state state;
+    uint64_t total, done; /* bytes of all disks */
+    uint64_t differing, unknown;
+    /* Of what differs, in order: so many at most. */
+    struct disk_range *ranges;
+    size_t count;
+    struct err why;
+};
+
+/* Both: any thread, as long as *d lives. Begin, unless it is under way. */
+void disk_verify_begin(struct checkpoint_device *d);
+/* The last one, as far as it is; out->ranges is to be freed. */
+void disk_verify_look(struct checkpoint_device *d, struct disk_verify *out);
+
 /* For a takeover whose agent died: the images of the domain's disks are exactly
  * `epoch`, or become it. Fine where that was done, and where there are none. */
 int disk_replica_promote(uint32_t domid, uint64_t epoch, struct err *e);

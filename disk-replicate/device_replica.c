@@ -9,6 +9,7 @@
 
 #include "checkpoint/epoch.h"
 #include "common/clock.h"
+#include "common/log.h"
 #include "disk-replicate/disk_control.h"
 
 #define SUCCESSOR_NS (30 * NS_PER_SEC)
@@ -17,8 +18,9 @@
 struct disk {
     struct diskctl server;
     uint32_t device;
-    bool begun; /* the primary has told its size, and it fits */
-    bool ready; /* all of the next epoch is in its journal */
+    bool begun;   /* the primary has told its size, and it fits */
+    bool ready;   /* all of the next epoch is in its journal */
+    bool follows; /* an epoch was prepared: it is no more being copied */
     /* Of the next epoch, so far. */
     uint32_t pieces;
     uint64_t bytes;
@@ -63,6 +65,7 @@ static int begin(struct disk *d, const uint8_t *p, size_t len, struct err *e)
         return -1;
     totals_clear(d);
     d->begun = true;
+    d->follows = false;
     return 0;
 }
 
@@ -76,15 +79,24 @@ static int piece(struct disk *d, const uint8_t *p, size_t len, struct err *e)
     return 0;
 }
 
-/* DISK_WANT. */
+/* DISK_WANT. A replica that follows is good for a takeover, whatever keeps it
+ * from being looked at: then there is no answer. */
 static int compare(struct disk *d, const uint8_t *p, size_t len,
                    struct buf *answer, struct err *e)
 {
     struct buf bits = {0};
+    struct err why = ERR_INIT;
 
     if (len < DIGEST_HEAD)
         return err_set(e, "malformed digests");
-    int rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, e);
+    int rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, &why);
+    if (rc && d->follows) {
+        log_warn("disk=%s not compared: %s", d->server.id, why.text);
+        buf_free(&bits);
+        return 0;
+    }
+    if (rc && e)
+        *e = why;
     if (!rc) {
         buf_u32(answer, d->device);
         buf_u32(answer, get_le32(p + 8));
@@ -131,7 +143,7 @@ static int disk_prepare(struct disk *d, uint64_t epoch, struct err *e)
     put_le64(p + 24, XXH3_64bits_digest(d->hash));
     if (diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, NULL, e))
         return -1;
-    d->ready = true;
+    d->ready = d->follows = true;
     return 0;
 }
 

@@ -44,14 +44,21 @@ enum diskctl_type {
     /* The backup's. REPLICA: 8 bytes of the primary's image; what is here is
      * overwritten from now on, and of no use until the first epoch. */
     DISKCTL_REPLICA,
-    DISKCTL_LIVE,    /* a piece of the initial copy */
-    DISKCTL_COMPARE, /* digests -> a bit a block, the lowest first: differs */
+    DISKCTL_LIVE, /* a piece of the initial copy */
+    /* digests -> a bit a block, the lowest first: differs. Of a replica that
+     * follows, what was decided is applied before. */
+    DISKCTL_COMPARE,
     DISKCTL_PIECE,   /* one of the next epoch */
     DISKCTL_PREPARE, /* 8 epoch, 4 pieces, 4 zero, 8 bytes, 8 digest */
     DISKCTL_DECIDE,
     DISKCTL_DROP,
     DISKCTL_PROMOTE, /* 8 epoch: the image is exactly that, durably, and is
                       * the VM's disk from now on. Done before: fine */
+    /* The primary's. 8 sector, 4 blocks (1 to DIGEST_BLOCKS, in the image), 4
+     * which, 8 seed -> digests as COMPARE has them, then a bit a block, the
+     * lowest first: what it held then is not known. `which` 0: at the last
+     * commit; 1: at the cut that was fetched. */
+    DISKCTL_CHECK,
 };
 
 /* Digests of an image's blocks of 4 KiB, the last one may be shorter: 8 first

@@ -162,7 +162,7 @@ static int log_begin(struct duty *d, struct reader *r, struct err *e)
     return 0;
 }
 
-static int log_usable(const struct duty *d, struct err *e)
+int duty_log_usable(const struct duty *d, struct err *e)
 {
     if (d->mode != DUTY_LOG)
         return err_set(e, "it logs nothing");
@@ -171,7 +171,7 @@ static int log_usable(const struct duty *d, struct err *e)
 
 static int log_fetch(struct duty *d, uint64_t open, struct err *e)
 {
-    if (log_usable(d, e))
+    if (duty_log_usable(d, e))
         return -1;
     pthread_mutex_lock(&d->lock);
     bool can = epochlog_fetch(d->log, open);
@@ -187,7 +187,7 @@ static int log_next(struct duty *d, struct reader *r, struct buf *answer,
 
     if (!reader_done(r) || !epoch)
         return err_set(e, "malformed request");
-    if (log_usable(d, e))
+    if (duty_log_usable(d, e))
         return -1;
     pthread_mutex_lock(&d->lock);
     bool more = epochlog_next(d->log, &d->piece, epoch, sequence);
@@ -265,6 +265,8 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
         return duty_digests(d, &r, answer, e);
     case DISKCTL_COMPARE:
         return duty_compare(d, p, len, answer, e);
+    case DISKCTL_CHECK:
+        return duty_check(d, &r, answer, e);
     case DISKCTL_NEXT:
         return log_next(d, &r, answer, e);
     case DISKCTL_LIVE:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The initial copy, at both ends: what an image holds, and which of its blocks
- * differ; see duty.h. The control thread's. */
+ * differ; and the same while epochs go on, for who wants to see it; see duty.h.
+ * The control thread's. */
 #include "disk-replicate/duty_private.h"
 
 #include <errno.h>
@@ -74,11 +75,12 @@ int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
 /* --- Digests ---------------------------------------------------------------
  */
 
+/* `p` is the block `i` of those that are looked at, as the image has it. */
+typedef void block_each(void *arg, uint32_t i, uint8_t *p, uint32_t len);
+
 /* Calls `each` with all blocks of `count` from the byte `at` on. */
-static int blocks_digest(struct duty *d, uint64_t at, uint32_t count,
-                         uint64_t seed,
-                         void (*each)(void *arg, uint32_t i, XXH128_hash_t h),
-                         void *arg, struct err *e)
+static int blocks_each(struct duty *d, uint64_t at, uint32_t count,
+                       block_each *each, void *arg, struct err *e)
 {
     uint64_t end = at + count * (uint64_t)EPOCHLOG_BLOCK;
 
@@ -91,7 +93,7 @@ static int blocks_digest(struct duty *d, uint64_t at, uint32_t count,
             return -1;
         for (uint32_t k = 0, len; k < n; k += len, i++) {
             len = n - k < EPOCHLOG_BLOCK ? n - k : EPOCHLOG_BLOCK;
-            each(arg, i, XXH3_128bits_withSeed(d->block + k, len, seed));
+            each(arg, i, d->block + k, len);
         }
     }
     return 0;
@@ -105,11 +107,35 @@ static uint32_t blocks_from(const struct duty *d, uint64_t sector)
     return n < DIGEST_BLOCKS ? (uint32_t)n : DIGEST_BLOCKS;
 }
 
-static void digest_add(void *arg, uint32_t i, XXH128_hash_t h)
+static void digest_put(struct buf *b, const uint8_t *p, uint32_t len,
+                       uint64_t seed)
 {
+    XXH128_hash_t h = XXH3_128bits_withSeed(p, len, seed);
+
+    buf_u64(b, h.low64);
+    buf_u64(b, h.high64);
+}
+
+struct digesting {
+    struct buf *out;
+    uint64_t seed;
+};
+
+static void digest_add(void *arg, uint32_t i, uint8_t *p, uint32_t len)
+{
+    struct digesting *g = arg;
+
     (void)i;
-    buf_u64(arg, h.low64);
-    buf_u64(arg, h.high64);
+    digest_put(g->out, p, len, g->seed);
+}
+
+static void digests_head(struct buf *b, uint64_t sector, uint32_t n,
+                         uint64_t seed)
+{
+    buf_u64(b, sector);
+    buf_u32(b, n);
+    buf_u32(b, 0);
+    buf_u64(b, seed);
 }
 
 int duty_digests(struct duty *d, struct reader *r, struct buf *answer,
@@ -119,26 +145,26 @@ int duty_digests(struct duty *d, struct reader *r, struct buf *answer,
 
     if (!reader_done(r) || sector >= d->image->bytes / SECTOR)
         return err_set(e, "malformed request");
+    struct digesting g = {answer, seed};
     uint32_t n = blocks_from(d, sector);
     uint64_t next = sector + n * (EPOCHLOG_BLOCK / SECTOR);
     if (next > d->image->bytes / SECTOR)
         next = d->image->bytes / SECTOR;
     buf_u64(answer, next);
-    buf_u64(answer, sector);
-    buf_u32(answer, n);
-    buf_u32(answer, 0);
-    buf_u64(answer, seed);
-    return blocks_digest(d, sector * SECTOR, n, seed, digest_add, answer, e);
+    digests_head(answer, sector, n, seed);
+    return blocks_each(d, sector * SECTOR, n, digest_add, &g, e);
 }
 
 struct comparing {
     const uint8_t *digests;
+    uint64_t seed;
     uint8_t differs[DIGEST_BLOCKS / 8];
 };
 
-static void digest_compare(void *arg, uint32_t i, XXH128_hash_t h)
+static void digest_compare(void *arg, uint32_t i, uint8_t *block, uint32_t len)
 {
     struct comparing *c = arg;
+    XXH128_hash_t h = XXH3_128bits_withSeed(block, len, c->seed);
     const uint8_t *p = c->digests + (size_t)i * DIGEST_BYTES;
 
     if (get_le64(p) != h.low64 || get_le64(p + 8) != h.high64)
@@ -151,15 +177,15 @@ int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
     struct reader r = reader_of(p, len);
     uint64_t sector = read_u64(&r);
     uint32_t n = read_u32(&r), zero = read_u32(&r);
-    uint64_t seed = read_u64(&r);
-    struct comparing c = {0};
+    struct comparing c = {.seed = read_u64(&r)};
 
     if (r.bad || zero || sector >= d->image->bytes / SECTOR || !n ||
         n > blocks_from(d, sector) ||
         reader_left(&r) != (size_t)n * DIGEST_BYTES)
         return err_set(e, "malformed digests");
     c.digests = r.p;
-    if (blocks_digest(d, sector * SECTOR, n, seed, digest_compare, &c, e))
+    if (replica_duty_settle(d, e) ||
+        blocks_each(d, sector * SECTOR, n, digest_compare, &c, e))
         return -1;
     buf_put(answer, c.differs, (n + 7) / 8);
     if (d->mark == MARK_SYNCING)
@@ -167,4 +193,51 @@ int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
                          sector * SECTOR + n * (uint64_t)EPOCHLOG_BLOCK,
                          __ATOMIC_RELAXED);
     return 0;
+}
+
+struct checking {
+    struct duty *duty;
+    uint64_t first; /* block */
+    bool at_cut;
+    struct digesting digests;
+    uint8_t unknown[DIGEST_BLOCKS / 8];
+};
+
+/* What was read is the image between two writes; the log, which is looked at
+ * after that, knows of all that were between then and now. */
+static void block_check(void *arg, uint32_t i, uint8_t *p, uint32_t len)
+{
+    struct checking *c = arg;
+    struct duty *d = c->duty;
+
+    pthread_mutex_lock(&d->lock);
+    bool known = c->at_cut ? epochlog_at_cut(d->log, c->first + i, p)
+                           : !epochlog_has(d->log, c->first + i);
+    pthread_mutex_unlock(&d->lock);
+    if (!known)
+        c->unknown[i / 8] |= (uint8_t)(1u << i % 8);
+    digest_put(c->digests.out, p, len, c->digests.seed);
+}
+
+int duty_check(struct duty *d, struct reader *r, struct buf *answer,
+               struct err *e)
+{
+    uint64_t sector = read_u64(r);
+    uint32_t n = read_u32(r), which = read_u32(r);
+    struct checking c = {.duty = d,
+                         .first = sector * SECTOR / EPOCHLOG_BLOCK,
+                         .at_cut = which,
+                         .digests = {answer, read_u64(r)}};
+
+    if (!reader_done(r) || which > 1 || sector >= d->image->bytes / SECTOR ||
+        sector % (EPOCHLOG_BLOCK / SECTOR) || !n || n > blocks_from(d, sector))
+        return err_set(e, "malformed request");
+    if (duty_log_usable(d, e))
+        return -1;
+    digests_head(answer, sector, n, c.digests.seed);
+    if (blocks_each(d, sector * SECTOR, n, block_check, &c, e))
+        return -1;
+    buf_put(answer, c.unknown, (n + 7) / 8);
+    /* It may have been lost while we looked. */
+    return duty_log_usable(d, e);
 }

@@ -47,13 +47,19 @@ void duty_mode_set(struct duty *d, enum duty_mode to);
 /* Mode or mark changed: say it on the page. */
 void duty_role_note(struct duty *d);
 
-/* duty_copy.c: requests of the initial copy. */
+/* The primary's log is there and lacks nothing. */
+int duty_log_usable(const struct duty *d, struct err *e);
+
+/* duty_copy.c: requests of the initial copy, and of comparing both sides. */
 int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
               struct err *e);
 int duty_digests(struct duty *d, struct reader *r, struct buf *answer,
                  struct err *e);
 int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
                  struct err *e);
+
+int duty_check(struct duty *d, struct reader *r, struct buf *answer,
+               struct err *e);
 
 /* duty_files.c */
 #define DUTY_KEY 17 /* with its NUL */
@@ -79,6 +85,8 @@ void replica_duty_drop(struct duty *d);
 void replica_duty_hangup(struct duty *d);
 int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e);
 bool replica_duty_idle(struct duty *d);
+/* Apply all that is decided. Fine where nothing is. */
+int replica_duty_settle(struct duty *d, struct err *e);
 void replica_duty_end(struct duty *d, bool end);
 
 #endif

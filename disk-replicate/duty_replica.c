@@ -202,6 +202,15 @@ bool replica_duty_idle(struct duty *d)
     return false;
 }
 
+int replica_duty_settle(struct duty *d, struct err *e)
+{
+    while (replica_duty_idle(d))
+        ;
+    if (d->journal && journal_status(d->journal).broken && !d->broken.kind)
+        return err_set(e, "its journal is broken");
+    return d->broken.kind ? err_set(e, "%s", d->broken.text) : 0;
+}
+
 /* One that is whole becomes a plain image of its last epoch; any other stays
  * what its mark says. */
 void replica_duty_end(struct duty *d, bool end)

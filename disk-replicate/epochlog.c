@@ -315,6 +315,26 @@ bool epochlog_commit(struct epochlog *log, uint64_t cut)
     return true;
 }
 
+bool epochlog_has(const struct epochlog *log, uint64_t block)
+{
+    return map_find(log, &log->closed, block) ||
+           map_find(log, &log->open, block);
+}
+
+bool epochlog_at_cut(const struct epochlog *log, uint64_t block, uint8_t *data)
+{
+    const struct entry *in = map_find(log, &log->closed, block);
+    const struct entry *later = map_find(log, &log->open, block);
+    uint8_t known = in ? in->data | in->zero : 0;
+
+    for (unsigned s = 0; s < BLOCK_SECTORS && in; s++)
+        if (in->zero & 1u << s)
+            memset(data + s * SECTOR, 0, SECTOR);
+    if (in && in->data)
+        sectors_copy(data, page_at(log, in->page), in->data);
+    return !later || !((later->data | later->zero) & ~known);
+}
+
 struct epochlog_load epochlog_load(const struct epochlog *log)
 {
     struct epochlog_load l = {

@@ -66,6 +66,13 @@ bool epochlog_next(struct epochlog *log, struct extents_builder *b,
  * nothing is forgotten: the log holds closed writes of later cuts. */
 bool epochlog_commit(struct epochlog *log, uint64_t cut);
 
+/* Something of the block was written and not committed. */
+bool epochlog_has(const struct epochlog *log, uint64_t block);
+/* What the block held at the cut of the epoch that was fetched last: `data` is
+ * what the image holds now, and becomes that. False: it is not known, since
+ * sectors were written after the cut that it did not have. */
+bool epochlog_at_cut(const struct epochlog *log, uint64_t block, uint8_t *data);
+
 struct epochlog_load {
     uint32_t pages, pages_used;
     uint32_t entries, entries_used;

@@ -25,7 +25,7 @@ struct model {
     bool lacks[SECTORS];  /* not in the log, though the backup needs it */
     bool behind[SECTORS]; /* bits of the bitmap: written, not committed */
     bool rebuilding;
-    unsigned refused, commits;
+    unsigned refused, commits, known, unknown;
     uint8_t fill;
 };
 
@@ -89,6 +89,38 @@ static void apply(struct model *m, const struct buf *payload, uint64_t *next)
     }
 }
 
+static unsigned block_bytes(unsigned block)
+{
+    unsigned left = BYTES - block * EPOCHLOG_BLOCK;
+
+    return left < EPOCHLOG_BLOCK ? left : EPOCHLOG_BLOCK;
+}
+
+/* Of the epoch that was fetched, from the disk as it is now. */
+static void at_cut_check(struct model *m)
+{
+    for (unsigned b = 0; b < BLOCKS && !m->rebuilding; b++) {
+        uint8_t data[EPOCHLOG_BLOCK];
+        memcpy(data, m->disk + b * EPOCHLOG_BLOCK, block_bytes(b));
+        bool known = epochlog_at_cut(m->log, b, data);
+        if (known)
+            assert_memory_equal(data, m->at_cut + b * EPOCHLOG_BLOCK,
+                                block_bytes(b));
+        m->known += known && memcmp(data, m->disk + b * EPOCHLOG_BLOCK,
+                                    block_bytes(b)) != 0;
+        m->unknown += !known;
+    }
+}
+
+/* What the log does not have, the backup has. */
+static void committed_check(const struct model *m)
+{
+    for (unsigned b = 0; b < BLOCKS && !m->rebuilding; b++)
+        if (!epochlog_has(m->log, b))
+            assert_memory_equal(m->disk + b * EPOCHLOG_BLOCK,
+                                m->backup + b * EPOCHLOG_BLOCK, block_bytes(b));
+}
+
 /* Fetch, send, commit. False when this epoch can't be had. */
 static bool commit(struct model *m)
 {
@@ -98,6 +130,7 @@ static bool commit(struct model *m)
         return false;
     for (uint32_t i = 0; epochlog_next(m->log, &m->builder, m->epoch, i); i++)
         apply(m, extents_end(&m->builder), &next);
+    at_cut_check(m);
     assert_true(epochlog_commit(m->log, m->cut - 1));
     assert_memory_equal(m->backup, m->at_cut, BYTES);
     for (unsigned s = 0; s < SECTORS; s++)
@@ -219,8 +252,10 @@ static void every_short_history_gives_the_disk_at_the_cut(void **s)
         total *= STEPS;
     for (unsigned h = 0; h < total; h++) {
         model_open(m, 16, 16);
-        for (unsigned i = 0, rest = h; i < DEPTH; i++, rest /= STEPS)
+        for (unsigned i = 0, rest = h; i < DEPTH; i++, rest /= STEPS) {
             step_do(m, rest % STEPS);
+            committed_check(m);
+        }
         settle(m);
         model_close(m);
     }
@@ -258,8 +293,10 @@ static void random_step(struct model *m, uint64_t *seed, uint32_t pages)
 static void random_history(uint64_t seed, uint32_t pages, struct model *m)
 {
     model_open(m, pages, pages + 2);
-    for (unsigned i = 0; i < 3000; i++)
+    for (unsigned i = 0; i < 3000; i++) {
         random_step(m, &seed, pages);
+        committed_check(m);
+    }
     if (!m->rebuilding) {
         mark(m);
         assert_true(commit(m));
@@ -270,7 +307,7 @@ static void random_history(uint64_t seed, uint32_t pages, struct model *m)
 static void long_histories_too(void **s)
 {
     struct model *m = malloc(sizeof *m);
-    unsigned refused = 0, commits = 0;
+    unsigned refused = 0, commits = 0, known = 0, unknown = 0;
 
     (void)s;
     for (unsigned seed = 0; seed < 200; seed++) {
@@ -278,9 +315,13 @@ static void long_histories_too(void **s)
         random_history(seed, 2 + seed % (2 * BLOCKS), m);
         refused += m->refused;
         commits += m->commits;
+        known += m->known;
+        unknown += m->unknown;
     }
     assert_in_range(refused, 1000, UINT32_MAX);
     assert_in_range(commits, 10000, UINT32_MAX);
+    assert_in_range(known, 1000, UINT32_MAX); /* and written since */
+    assert_in_range(unknown, 1000, UINT32_MAX);
     free(m);
 }
 

@@ -425,6 +425,38 @@ static void disks_have_a_line_each(void **state)
         "/x\n");
 }
 
+static const char compared[] =
+    "{\"state\":\"done\",\"total_bytes\":8589934592,\"done_bytes\":8589934592,"
+    "\"differing_bytes\":20480,\"unknown_bytes\":4096,\"ranges\":["
+    "{\"disk\":\"xvda\",\"offset\":1048576,\"bytes\":8192},"
+    "{\"disk\":\"xvdb\",\"offset\":0,\"bytes\":4096}]}";
+
+static void verify_print(FILE *f, const json_t *o)
+{
+    format_verify(f, "web", o);
+}
+
+static void what_differs_is_named(void **state)
+{
+    json_t *same = parse(compared);
+
+    (void)state;
+    assert_prints(verify_print, parse(compared),
+                  "xvda: 8192 bytes at 1048576 differ\n"
+                  "xvdb: 4096 bytes at 0 differ\n"
+                  "and 8192 bytes elsewhere\n"
+                  "4.0 KiB were written all the time and not compared; they "
+                  "are sent with every epoch\n"
+                  "web: 20.0 KiB of 8.0 GiB differ\n");
+    json_object_set_new(same, "differing_bytes", json_integer(0));
+    json_object_set_new(same, "unknown_bytes", json_integer(0));
+    json_object_set_new(same, "ranges", json_array());
+    assert_prints(verify_print, same,
+                  "web: 8.0 GiB compared, both sides are the same\n");
+    assert_prints(format_verify_progress, parse(compared),
+                  "8.0 GiB of 8.0 GiB compared (100%), 20.0 KiB differ");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -433,6 +465,7 @@ int main(void)
         cmocka_unit_test(a_copy_that_gets_old_is_told),
         cmocka_unit_test(an_empty_table_is_its_head),
         cmocka_unit_test(disks_have_a_line_each),
+        cmocka_unit_test(what_differs_is_named),
         cmocka_unit_test(the_details_name_every_field),
         cmocka_unit_test(a_slow_suspend_says_what_it_costs),
         cmocka_unit_test(a_takeover_is_accounted_for),
