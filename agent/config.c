@@ -38,6 +38,7 @@ static const struct number {
     {"auto_reprotect", offsetof(struct config, auto_reprotect), 0, 0, 1},
     {"fence_ms", offsetof(struct config, fence_ms), 30000, 100, 600000},
     {"disk_log_mb", offsetof(struct config, disk_log_mb), 64, 1, 64},
+    {"disk_copy_mb_s", offsetof(struct config, disk_copy_mb_s), 0, 0, 1 << 20},
     {"watchdog_s", offsetof(struct config, watchdog_s), 0, 0, 600},
     {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024},
 };

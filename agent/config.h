@@ -54,6 +54,9 @@ struct config {
     unsigned watchdog_s;
     /* disk_log_mb=64 (1..64): what a disk's epoch may write */
     unsigned disk_log_mb;
+    /* disk_copy_mb_s=0 (0: no limit; to 2^20): how fast disks are copied and
+     * compared */
+    unsigned disk_copy_mb_s;
     /* kernel_dirs="": folders that VMs are started from, with colons between;
      * "": hypervisor/xl/files.c has them */
     char kernel_dirs[512];

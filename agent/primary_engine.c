@@ -88,7 +88,8 @@ static int devices_open(struct primary *p, struct engine_config *c,
                         struct err *e)
 {
     if (net_open(p, e) ||
-        disk_device_new(&p->disks, c->domid, p->a->cfg.disk_log_mb, e))
+        disk_device_new(&p->disks, c->domid, p->a->cfg.disk_log_mb,
+                        p->a->cfg.disk_copy_mb_s, e))
         return -1;
     c->devices[c->device_count++] = p->net;
     if (p->disks)

@@ -212,6 +212,12 @@ static int answer_put(struct disks *all, struct disk *d,
     return 0;
 }
 
+static bool may_ask(struct disks *all, const struct disk *d)
+{
+    return d->asked < d->sectors && d->asked - d->copied < WINDOW_SECTORS &&
+           rate_take(&all->rate, DIGEST_BLOCKS * EPOCHLOG_BLOCK, clock_ns());
+}
+
 /* Some questions are always on their way: neither side waits for the other's
  * disk. */
 static int image_put(struct disks *all, struct disk *d,
@@ -222,7 +228,9 @@ static int image_put(struct disks *all, struct disk *d,
     while (d->copied < d->sectors) {
         if (early(all) && changes_put(all, sink, e))
             return -1;
-        if (d->asked < d->sectors && d->asked - d->copied < WINDOW_SECTORS) {
+        if (may_ask(all, d)) {
+            if (d->asked == d->copied)
+                heard = clock_ns();
             if (ask(all, d, sink, e))
                 return -1;
             continue;
@@ -233,7 +241,7 @@ static int image_put(struct disks *all, struct disk *d,
             return -1;
         if (r)
             heard = clock_ns();
-        else if (clock_ns() - heard > ANSWER_NS)
+        else if (d->asked > d->copied && clock_ns() - heard > ANSWER_NS)
             return err_kind(e, ERR_TIMEOUT,
                             "disk %s: the backup does not say what it lacks",
                             d->server.id);
@@ -421,7 +429,7 @@ static const struct checkpoint_device_ops ops = {
 };
 
 int disk_device_new(struct checkpoint_device **out, uint32_t domid,
-                    unsigned log_mb, struct err *e)
+                    unsigned log_mb, unsigned copy_mb_s, struct err *e)
 {
     char ids[DISKS_MAX][DISK_ID];
     int n = diskctl_disks(domid, ids, e);
@@ -436,6 +444,7 @@ int disk_device_new(struct checkpoint_device **out, uint32_t domid,
     all->verify = verify_new();
     all->n = n;
     all->log_mb = log_mb;
+    all->rate.bytes_s = (uint64_t)copy_mb_s << 20;
     for (int i = 0; i < n; i++) {
         memcpy(all->disk[i].server.id, ids[i], DISK_ID);
         all->disk[i].server.fd = -1;

@@ -7,6 +7,7 @@
 #include "disk-replicate/device.h"
 #include "disk-replicate/disk_control.h"
 #include "disk-replicate/epochlog.h"
+#include "disk-replicate/rate.h"
 
 #define BLOCK_SECTORS (EPOCHLOG_BLOCK / SECTOR)
 
@@ -33,6 +34,7 @@ struct disks {
     struct buf piece;  /* a server's answer */
     struct buf answer; /* the backup's */
     uint64_t seed;     /* of the digests */
+    struct rate rate;  /* of what is looked at */
     struct verify *verify;
 };
 

@@ -371,6 +371,11 @@ static bool front_moves(const struct disks *all)
            v->asks < ASKS_MAX / 4 && v->lefts < LEFT_MAX;
 }
 
+static bool rate_allows(struct disks *all)
+{
+    return rate_take(&all->rate, STEP * EPOCHLOG_BLOCK, clock_ns());
+}
+
 /* Answers that have come. -1: the engine has something else to do. */
 static int answers_take(struct disks *all, const struct device_sink *sink)
 {
@@ -389,6 +394,7 @@ bool verify_step(struct disks *all, const struct device_sink *sink)
 {
     struct verify *v = all->verify;
     struct err e = ERR_INIT;
+    bool held = false; /* by the rate */
 
     if (!v->runs && !begins(v))
         return false;
@@ -399,7 +405,11 @@ bool verify_step(struct disks *all, const struct device_sink *sink)
         return false;
     if (v->stashed && v->stash_committed)
         stash_send(all, sink);
-    else if (front_moves(all) && front_ask(all, sink, &e))
+    else if (front_moves(all) && rate_allows(all))
+        front_ask(all, sink, &e);
+    else
+        held = front_moves(all);
+    if (e.kind)
         end(all, &e);
     if (v->runs && v->asks && clock_ns() - v->heard_ns > ANSWER_NS) {
         err_kind(&e, ERR_TIMEOUT, "the backup does not answer");
@@ -407,7 +417,7 @@ bool verify_step(struct disks *all, const struct device_sink *sink)
     }
     if (v->runs && v->disk == all->n && !v->asks && !v->lefts && !v->stashed)
         end(all, NULL);
-    return v->runs && front_moves(all);
+    return v->runs && !held && front_moves(all);
 }
 
 /* --- What is left over ------------------------------------------------------
