@@ -15,7 +15,7 @@ for round in 1 2 3; do
     rm -rf "$WORK/$from/run/understudy/disk" "$WORK/$from/nbd"/*
     daemon_start $from
     await 5 state_is $from web Unprotected || fail "$from does not say that it is not there"
-    peer_is_up() { us $to peer list --json | jq -e '.[0].up'; }
+    peer_is_up() { us $to peer list --json | jq -en 'input[0].up'; }
     await 10 peer_is_up || fail "the hosts do not find each other"
     protect $to web $from
     # No more than the guest's 2 MiB.

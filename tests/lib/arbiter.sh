@@ -57,7 +57,7 @@ witness_start() {
     disown
     await 5 witness_serves || fail "the witness does not start"
 }
-witness_serves() { witness status --json | jq -e .serves; }
+witness_serves() { witness status --json | jq -en input.serves; }
 witness_kill() {
     kill -KILL "$WITNESS_PID"
     await 5 witness_is_dead || fail "the witness lives"
@@ -84,7 +84,7 @@ arbiter_line() { # HOST
     echo "witness:127.0.0.1:${CABLE[$1-witness]} pin=$PIN"
 }
 arbiter_is_up() { # HOST
-    us "$1" arbiter show --json | jq -e .up
+    us "$1" arbiter show --json | jq -en input.up
 }
 # Two hosts that know each other and the witness, over cables.
 three_make() {

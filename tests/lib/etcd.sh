@@ -69,7 +69,7 @@ gateway() { # PATH JSON
     done
     return 1
 }
-etcd_id() { gateway /v3/kv/range '{"key":"eA=="}' | jq -er .header.cluster_id; }
+etcd_id() { gateway /v3/kv/range '{"key":"eA=="}' | jq -ern input.header.cluster_id; }
 # The member that leads: "1", "2" or "3".
 leader() {
     local m status
