@@ -305,6 +305,35 @@ static void each_path_of_a_peer_is_told(void **state)
                   "  10.0.7.2:7788         never heard\n");
 }
 
+static void the_holder_and_each_path_are_told(void **state)
+{
+    (void)state;
+    assert_prints(
+        format_status,
+        parse("{\"name\":\"web\",\"state\":\"Protected\",\"peer\":\"birch\","
+              "\"arbiter\":\"witness:cedar pin=12\",\"generation\":7,"
+              "\"holder\":\"this host\",\"arbiter_behind\":true,\"paths\":["
+              "{\"path\":\"replication\",\"up\":true,\"heard_ms\":3,"
+              "\"reason\":\"\"},"
+              "{\"path\":\"daemons\",\"up\":false,\"heard_ms\":8000,"
+              "\"reason\":\"silent\"},"
+              "{\"path\":\"arbiter\",\"up\":false,\"heard_ms\":9000,"
+              "\"reason\":\"it is sealed\"}]}"),
+        "Name:           web\n"
+        "UUID:           ?\n"
+        "State:          Protected\n"
+        "Role:           ?\n"
+        "Peer:           birch\n"
+        "Arbiter:        witness:cedar pin=12\n"
+        "Generation:     7, held by this host\n"
+        "  warning:      the arbiter knows an older one: it has lost its "
+        "memory\n"
+        "  replication:  up, heard 3.0 ms ago\n"
+        "  daemons:      down, heard 8000 ms ago: silent\n"
+        "  arbiter:      can't be asked: it is sealed\n"
+        "Interval:       -\n");
+}
+
 static void a_lost_path_is_a_warning(void **state)
 {
     json_t *vm = parse("{\"name\":\"web\",\"state\":\"Protected\",\"peer\":"
@@ -475,6 +504,7 @@ int main(void)
         cmocka_unit_test(events_are_one_line_each),
         cmocka_unit_test(peers_that_are_down_say_why),
         cmocka_unit_test(each_path_of_a_peer_is_told),
+        cmocka_unit_test(the_holder_and_each_path_are_told),
         cmocka_unit_test(a_lost_path_is_a_warning),
         cmocka_unit_test(junk_does_no_harm),
         cmocka_unit_test(numbers_have_human_units),
