@@ -54,6 +54,8 @@ static void act(struct world *w, enum lease_action action)
         return;
     }
     /* Decided is written down before it is done. */
+    if (action == LEASE_DO_NOTHING && unwritten(w))
+        return;
     d->generation = l->generation;
     d->claim =
         l->request.op == LEASE_OP_CLAIM && l->sent ? l->request.nonce : 0;

@@ -58,6 +58,8 @@ static void act(struct world *w, enum lease_action action)
         lease_send(w, BIRCH_AGENT, l, &w->disk[BIRCH]);
         return;
     }
+    if (action == LEASE_DO_NOTHING && unwritten(w))
+        return;
     save(w);
     if (action == LEASE_DO_NOTHING || moment(w, BIRCH_AGENT))
         return;

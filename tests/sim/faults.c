@@ -72,6 +72,7 @@ void fault_strike(struct world *w)
         w->lossy = rnd(w, 2) ? rnd(w, 300) : 0;
         break;
     case 9:
+        w->slow_disk = rnd(w, 2);
         w->slow = rnd(w, 2) ? 1 + rnd(w, 700) : 0;
         break;
     case 10:
@@ -104,7 +105,7 @@ void faults_end(struct world *w)
 {
     w->calm = true;
     w->lossy = w->slow = 0;
-    w->fails_to_start = false;
+    w->slow_disk = w->fails_to_start = false;
     mend(w);
     for (int i = 0; i < PROCS; i++) {
         if (w->proc[i].stalled > w->now)

@@ -137,7 +137,8 @@ struct world {
     uint64_t fifo[2]; /* of the agents' session: last arrival, by end */
     uint64_t torn[2]; /* session whose way to that end is lost */
     uint64_t sessions;
-    uint64_t unsent;     /* up to this session nothing arrives any more */
+    uint64_t unsent; /* up to this session nothing arrives any more */
+    bool slow_disk;
     bool fails_to_start; /* the next takeover */
     bool calm;           /* no more faults; */
     int lost;            /* this host stays lost; HOSTS: none */
@@ -182,6 +183,8 @@ void host_boot(struct world *w, int host);
 bool moment(struct world *w, int proc);
 void trace(struct world *w, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+/* What no step waits for is not written yet, and goes with the process. */
+bool unwritten(struct world *w);
 /* What the arbiter's answer means for a lease. */
 bool record_of(const struct msg *m, struct lease_record *r);
 /* Send lease->request; the claim is on `disk` before. False: we died. */

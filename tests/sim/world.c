@@ -273,6 +273,11 @@ static void witness_event(struct world *w, const struct event *ev)
     datagram(w, WITNESS_PROC, ev->from, M_ANSWER, &m);
 }
 
+bool unwritten(struct world *w)
+{
+    return w->slow_disk && rnd(w, 4);
+}
+
 bool record_of(const struct msg *m, struct lease_record *r)
 {
     r->asked = m->ask.nonce;
