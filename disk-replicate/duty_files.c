@@ -22,12 +22,18 @@ static const char *const marks[] = {
     [MARK_SYNCING] = "syncing\n", [MARK_WHOLE] = "whole\n"};
 
 /* The image's path is the one that the record has, a real one. */
-void duty_path(const struct duty *d, const char *suffix, char *out, size_t size)
+static void file_path(const char *image, const char *suffix, char *out,
+                      size_t size)
 {
     const char *root = getenv("UNDERSTUDY_ROOT");
 
     snprintf(out, size, "%s/var/lib/understudy/disk/%016lx%s", root ? root : "",
-             XXH3_64bits(d->image->path, strlen(d->image->path)), suffix);
+             XXH3_64bits(image, strlen(image)), suffix);
+}
+
+void duty_path(const struct duty *d, const char *suffix, char *out, size_t size)
+{
+    file_path(d->image->path, suffix, out, size);
 }
 
 /* /var/lib/understudy is the daemon's; in a lab it may come after us. */
@@ -43,14 +49,14 @@ static int directory_make(const char *path, struct err *e)
     return 0;
 }
 
-int duty_mark_read(struct duty *d, struct err *e)
+int duty_mark_of(const char *image, enum duty_mark *mark, struct err *e)
 {
     struct buf b = {0};
     char path[512];
     struct err why = ERR_INIT;
 
-    duty_path(d, ".replica", path, sizeof path);
-    d->mark = MARK_NONE;
+    file_path(image, ".replica", path, sizeof path);
+    *mark = MARK_NONE;
     int rc = file_load(path, 64, &b, &why);
     if (rc && why.kind == ERR_GONE)
         return 0;
@@ -61,9 +67,14 @@ int duty_mark_read(struct duty *d, struct err *e)
     /* Damage is no reason to trust the image. */
     bool whole = b.len == strlen(marks[MARK_WHOLE]) &&
                  !memcmp(b.data, marks[MARK_WHOLE], b.len);
-    d->mark = whole ? MARK_WHOLE : MARK_SYNCING;
+    *mark = whole ? MARK_WHOLE : MARK_SYNCING;
     buf_free(&b);
     return 0;
+}
+
+int duty_mark_read(struct duty *d, struct err *e)
+{
+    return duty_mark_of(d->image->path, &d->mark, e);
 }
 
 int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e)

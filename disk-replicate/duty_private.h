@@ -66,6 +66,8 @@ int duty_check(struct duty *d, struct reader *r, struct buf *answer,
 void duty_path(const struct duty *d, const char *suffix, char *out,
                size_t size);
 int duty_mark_read(struct duty *d, struct err *e);
+/* The same of an image that nobody serves. */
+int duty_mark_of(const char *image, enum duty_mark *mark, struct err *e);
 /* Durable when it returns. */
 int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e);
 /* The journal's file, JOURNAL_FILE bytes of it on the disk. */

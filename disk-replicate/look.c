@@ -4,9 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -85,8 +85,16 @@ struct looking {
     int n;
 };
 
-/* The record's lock would tell, too, but whoever tries it may be in a server's
- * way. */
+/* Its keeper, or its server, holds the record's lock. */
+static bool lives(const char *id)
+{
+    char path[RECORD_PATH];
+
+    record_path(id, "", path);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+}
+
 static void one(void *arg, const char *id)
 {
     struct looking *l = arg;
@@ -98,7 +106,7 @@ static void one(void *arg, const char *id)
     snprintf(v.id, sizeof v.id, "%s", id);
     snprintf(v.image, sizeof v.image, "%s", c.image);
     v.read_only = c.read_only;
-    if (v.server > 0 && kill((pid_t)v.server, 0) && errno == ESRCH)
+    if (!lives(id))
         v.server = 0;
     id_read(&v);
     page_read(&v);

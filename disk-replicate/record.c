@@ -16,7 +16,8 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 
-#define RETRY_MS 10
+#define LOOKED_MS 200 /* look.h has it for an instant */
+#define RETRY_MS  10
 
 struct path {
     char s[RECORD_PATH];
@@ -91,7 +92,7 @@ int record_create(const struct disk_config *c, int *lock_fd, struct err *e)
 
     if (strchr(c->image, '\n'))
         return err_kind(e, ERR_USAGE, "the image's path has a line end in it");
-    if (directory_make(e) || record_open(c->id, O_CREAT, 0, &fd, e))
+    if (directory_make(e) || record_open(c->id, O_CREAT, LOOKED_MS, &fd, e))
         return -1;
     if (ftruncate(fd, 0) ||
         dprintf(fd,

@@ -16,6 +16,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "disk-replicate/disk.h"
+#include "disk-replicate/guard.h"
 #include "disk-replicate/record.h"
 
 #define WORKERS      16
@@ -32,6 +33,7 @@ static const char usage_text[] =
     "       understudy-disk list\n"
     "\n"
     "  -r, --read-only          writes fail\n"
+    "  -g, --guest              refuse an image that is a replica\n"
     "  -t, --request-timeout S  a request that takes longer is sent again (5)\n"
     "  -d, --dead-timeout S     without a server requests fail after this "
     "(600)\n"
@@ -138,7 +140,7 @@ static int keeper_start(const struct disk_config *c, int lock_fd, struct err *e)
 
 /* --- Verbs ---------------------------------------------------------------- */
 
-static int serve(struct disk_config *c, struct err *e)
+static int serve(struct disk_config *c, bool guest, struct err *e)
 {
     CLEANUP_CLOSE int lock_fd = -1;
     char path[PATH_MAX];
@@ -157,6 +159,8 @@ static int serve(struct disk_config *c, struct err *e)
     if (strlen(path) >= sizeof c->image)
         return err_kind(e, ERR_USAGE, "the image's path is too long");
     strcpy(c->image, path);
+    if (guard_check(c->image, c->read_only, guest, e))
+        return -1;
     if (record_create(c, &lock_fd, e))
         return -1;
     return keeper_start(c, lock_fd, e);
@@ -243,9 +247,12 @@ static bool number_read(const char *text, unsigned max, unsigned *out)
     return *text && !*end && v > 0 && v <= max;
 }
 
-static bool option_take(int option, struct disk_config *c)
+static bool option_take(int option, struct disk_config *c, bool *guest)
 {
     switch (option) {
+    case 'g':
+        *guest = true;
+        return true;
     case 'r':
         c->read_only = true;
         return true;
@@ -260,7 +267,7 @@ static bool option_take(int option, struct disk_config *c)
     }
 }
 
-static int verb_do(struct disk_config *c, int argc, char **argv)
+static int verb_do(struct disk_config *c, bool guest, int argc, char **argv)
 {
     const char *verb = argc > 0 ? argv[0] : "";
     struct err e = ERR_INIT;
@@ -272,7 +279,7 @@ static int verb_do(struct disk_config *c, int argc, char **argv)
         return usage();
     if (argc == 3 && !strcmp(verb, "serve")) {
         snprintf(c->image, sizeof c->image, "%s", argv[2]);
-        rc = serve(c, &e);
+        rc = serve(c, guest, &e);
     } else if (argc == 2 && !strcmp(verb, "stop")) {
         rc = stop(c, &e);
     } else if (argc == 2 && !strcmp(verb, "resume")) {
@@ -289,6 +296,7 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"read-only", no_argument, NULL, 'r'},
+        {"guest", no_argument, NULL, 'g'},
         {"request-timeout", required_argument, NULL, 't'},
         {"dead-timeout", required_argument, NULL, 'd'},
         {"workers", required_argument, NULL, 'w'},
@@ -300,13 +308,15 @@ int main(int argc, char **argv)
                             .dead_s = DEAD_S,
                             .lock_wait_ms = LOCK_WAIT_MS,
                             .link = &nbdlink_kernel};
+    bool guest = false;
     int option;
 
     log_setup("understudy-disk", LOG_INFO);
     if (getenv("UNDERSTUDY_NBD"))
         c.link = &nbdlink_fake;
     signal(SIGPIPE, SIG_IGN);
-    while ((option = getopt_long(argc, argv, "rt:d:w:Vh", options, NULL)) !=
+    signal(SIGIO, SIG_IGN); /* guard.h */
+    while ((option = getopt_long(argc, argv, "rgt:d:w:Vh", options, NULL)) !=
            -1) {
         if (option == 'V') {
             puts("understudy-disk " UNDERSTUDY_VERSION);
@@ -316,8 +326,8 @@ int main(int argc, char **argv)
             fputs(usage_text, stdout);
             return EXIT_FINE;
         }
-        if (!option_take(option, &c))
+        if (!option_take(option, &c, &guest))
             return usage();
     }
-    return verb_do(&c, argc - optind, argv + optind);
+    return verb_do(&c, guest, argc - optind, argv + optind);
 }
