@@ -44,8 +44,8 @@ static const struct number {
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
-static const char *const other_keys[] = {"port",    "listen", "log",
-                                         "arbiter", "fence",  "kernel_dirs"};
+static const char *const other_keys[] = {
+    "port", "listen", "log", "arbiter", "fence", "kernel_dirs", "disk_dirs"};
 
 static const struct {
     const char *name;
@@ -207,6 +207,8 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
         xlcfg_string(cfg, "fence", "", c->fence, sizeof c->fence, e) ||
         xlcfg_string(cfg, "kernel_dirs", "", c->kernel_dirs,
                      sizeof c->kernel_dirs, e) ||
+        xlcfg_string(cfg, "disk_dirs", "", c->disk_dirs, sizeof c->disk_dirs,
+                     e) ||
         level_read(cfg, c, path, e))
         return -1;
     c->port = (uint16_t)port;
@@ -221,6 +223,9 @@ static int all_read(struct xlcfg *cfg, struct config *c, const char *path,
     if (c->kernel_dirs[0] && c->kernel_dirs[0] != '/')
         return err_kind(e, ERR_USAGE, "%s: kernel_dirs=\"%s\" is no folder",
                         path, c->kernel_dirs);
+    if (c->disk_dirs[0] && c->disk_dirs[0] != '/')
+        return err_kind(e, ERR_USAGE, "%s: disk_dirs=\"%s\" is no folder", path,
+                        c->disk_dirs);
     derive(c);
     return c->arbiter[0] && arbiter_find(c->arbiter, &ops, e)
                ? err_add(e, "%s", path)
@@ -247,10 +252,16 @@ int config_load(struct config *c, const char *path, struct err *e)
     return rc;
 }
 
+static void export(const char *name, const char *value)
+{
+    if (value[0])
+        setenv(name, value, 1);
+    else
+        unsetenv(name);
+}
+
 void config_export(const struct config *c)
 {
-    if (c->kernel_dirs[0])
-        setenv("UNDERSTUDY_KERNEL_DIRS", c->kernel_dirs, 1);
-    else
-        unsetenv("UNDERSTUDY_KERNEL_DIRS");
+    export("UNDERSTUDY_KERNEL_DIRS", c->kernel_dirs);
+    export("UNDERSTUDY_DISK_DIRS", c->disk_dirs);
 }

@@ -60,6 +60,8 @@ struct config {
     /* kernel_dirs="": folders that VMs are started from, with colons between;
      * "": hypervisor/xl/files.c has them */
     char kernel_dirs[512];
+    /* disk_dirs="": the same for images of replicated disks */
+    char disk_dirs[512];
     /* log="info": error, warn, info, debug */
     enum log_level log;
 };

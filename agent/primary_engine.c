@@ -84,12 +84,22 @@ static int net_open(struct primary *p, struct err *e)
     return 0;
 }
 
+/* The VM's disks, as the hypervisor has them. */
+static int disks_expected(const struct primary *p)
+{
+    int n = 0;
+
+    for (const char *w = p->devices; (w = strstr(w, "vbd/")); w++)
+        n++;
+    return n;
+}
+
 static int devices_open(struct primary *p, struct engine_config *c,
                         struct err *e)
 {
     if (net_open(p, e) ||
-        disk_device_new(&p->disks, c->domid, p->a->cfg.disk_log_mb,
-                        p->a->cfg.disk_copy_mb_s, e))
+        disk_device_new(&p->disks, c->domid, disks_expected(p),
+                        p->a->cfg.disk_log_mb, p->a->cfg.disk_copy_mb_s, e))
         return -1;
     c->devices[c->device_count++] = p->net;
     if (p->disks)

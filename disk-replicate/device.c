@@ -429,12 +429,18 @@ static const struct checkpoint_device_ops ops = {
 };
 
 int disk_device_new(struct checkpoint_device **out, uint32_t domid,
-                    unsigned log_mb, unsigned copy_mb_s, struct err *e)
+                    int expected, unsigned log_mb, unsigned copy_mb_s,
+                    struct err *e)
 {
     char ids[DISKS_MAX][DISK_ID];
     int n = diskctl_disks(domid, ids, e);
 
     *out = NULL;
+    if (n >= 0 && n < expected) {
+        err_kind(e, ERR_REFUSED, "the VM has %d disks, and %d have a server",
+                 expected, n);
+        return err_hint(e, "understudy-disk list; start the VM again");
+    }
     if (n <= 0)
         return n;
     struct disks *all = calloc(1, sizeof *all);

@@ -18,10 +18,10 @@
     ((DISK_LOG_MB_MAX + 1) * (1ull << 20) + DISK_LOG_ENTRIES * 16ull)
 
 /* Of the disks of `domid` that are served by us and may be written. *d is NULL
- * when there are none. log_mb: 1 to DISK_LOG_MB_MAX. copy_mb_s: so many MiB of
- * the images a second are looked at by an initial copy, or by comparing both
- * sides; 0: as fast as can be. */
-int disk_device_new(struct checkpoint_device **d, uint32_t domid,
+ * when there are none. ERR_REFUSED: there are fewer than `expected`. log_mb: 1
+ * to DISK_LOG_MB_MAX. copy_mb_s: so many MiB of the images a second are looked
+ * at by an initial copy, or by comparing both sides; 0: as fast as can be. */
+int disk_device_new(struct checkpoint_device **d, uint32_t domid, int expected,
                     unsigned log_mb, unsigned copy_mb_s, struct err *e);
 int disk_replica_new(struct replica_device **d, uint32_t domid, struct err *e);
 

@@ -133,9 +133,9 @@ struct hv_ops {
     enum hv_watcher (*watcher)(struct hv *hv, uint32_t domid, const char *lock);
 
     /* --- Primary: preflight, memory, suspend --------------------------- */
-    /* Refuse by name what cannot be protected: not PVH, writable disks,
-     * passthrough, vNUMA, populate-on-demand not settled, vifs in driver
-     * domains, 9p, vtpm, framebuffers. ERR_REFUSED with a hint. */
+    /* Refuse by name what cannot be protected: not PVH, disks without our
+     * script, passthrough, vNUMA, populate-on-demand not settled, vifs in
+     * driver domains, 9p, vtpm, framebuffers. ERR_REFUSED with a hint. */
     int (*check_protect)(struct hv *hv, uint32_t domid, struct err *e);
     /* Everything the other host needs to build the shell: libxl's
      * configuration (JSON), CPU policy, the populated gfns, provisional

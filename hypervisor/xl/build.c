@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Building a shell: restored paused and without devices, because libxl
- * destroys a domain whose devices fail to attach; then its interfaces are
- * attached one by one, with retries. */
+ * destroys a domain whose devices fail to attach; then its disks and interfaces
+ * are attached one by one, interfaces with retries. */
 #include "hypervisor/xl/xl.h"
 
 #include <fcntl.h>
@@ -17,24 +17,29 @@
 
 #define ATTACH_TRIES 3
 
-/* Network interfaces of a configuration, taken out of it. */
-struct nics {
-    libxl_device_nic *list;
-    int n;
+/* Devices of a configuration, taken out of it. */
+struct devices {
+    libxl_device_nic *nics;
+    libxl_device_disk *disks;
+    int num_nics, num_disks;
 };
 
-static void nics_take(libxl_domain_config *c, struct nics *nics)
+static void devices_take(libxl_domain_config *c, struct devices *all)
 {
-    *nics = (struct nics){c->nics, c->num_nics};
+    *all = (struct devices){c->nics, c->disks, c->num_nics, c->num_disks};
     c->nics = NULL;
-    c->num_nics = 0;
+    c->disks = NULL;
+    c->num_nics = c->num_disks = 0;
 }
 
-static void nics_free(struct nics *nics)
+static void devices_free(struct devices *all)
 {
-    for (int i = 0; i < nics->n; i++)
-        libxl_device_nic_dispose(&nics->list[i]);
-    free(nics->list);
+    for (int i = 0; i < all->num_nics; i++)
+        libxl_device_nic_dispose(&all->nics[i]);
+    for (int i = 0; i < all->num_disks; i++)
+        libxl_device_disk_dispose(&all->disks[i]);
+    free(all->nics);
+    free(all->disks);
 }
 
 struct feeder {
@@ -103,11 +108,32 @@ static int nic_attach(struct xl *x, uint32_t domid, const libxl_device_nic *nic,
     }
 }
 
-static int nics_attach(struct xl *x, uint32_t domid, const struct nics *nics,
-                       struct err *e)
+/* What the block script refuses it refuses again: no second try. */
+static int disk_attach(struct xl *x, uint32_t domid,
+                       const libxl_device_disk *disk, struct err *e)
 {
-    for (int i = 0; i < nics->n; i++)
-        if (nic_attach(x, domid, &nics->list[i], e))
+    libxl_device_disk copy;
+
+    libxl_device_disk_init(&copy);
+    libxl_device_disk_copy(x->ctx, &copy, disk);
+    said_clear(x);
+    int rc = libxl_device_disk_add(x->ctx, domid, &copy, NULL);
+    libxl_device_disk_dispose(&copy);
+    if (!rc)
+        return 0;
+    xl_err(x, e, "attach disk %s (%s)", disk->vdev, disk->pdev_path);
+    return err_hint(e, "look into /var/log/xen/xen-hotplug.log; is %s there?",
+                    disk->pdev_path);
+}
+
+static int devices_attach(struct xl *x, uint32_t domid,
+                          const struct devices *all, struct err *e)
+{
+    for (int i = 0; i < all->num_disks; i++)
+        if (disk_attach(x, domid, &all->disks[i], e))
+            return -1;
+    for (int i = 0; i < all->num_nics; i++)
+        if (nic_attach(x, domid, &all->nics[i], e))
             return -1;
     return 0;
 }
@@ -131,7 +157,7 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
                 uint32_t *domid, struct err *e)
 {
     libxl_domain_config config;
-    struct nics nics = {0};
+    struct devices devices = {0};
     struct buf raw = {0};
     struct blueprint bp;
     int rc = -1;
@@ -140,14 +166,14 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
     if (blueprint_read(&raw, &bp, e) ||
         shell_config(x, &bp, name, uuid, &config, e))
         goto out;
-    nics_take(&config, &nics);
+    devices_take(&config, &devices);
     rc = restore(x, &config, &bp, domid, e);
-    if (!rc && nics_attach(x, *domid, &nics, e)) {
+    if (!rc && devices_attach(x, *domid, &devices, e)) {
         libxl_domain_destroy(x->ctx, *domid, NULL);
         rc = -1;
     }
 out:
-    nics_free(&nics);
+    devices_free(&devices);
     libxl_domain_config_dispose(&config);
     buf_free(&raw);
     return rc;

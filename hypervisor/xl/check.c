@@ -11,7 +11,8 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 
-#define SCRIPTS "/etc/xen/scripts"
+#define SCRIPTS     "/etc/xen/scripts"
+#define DISK_SCRIPT "block-understudy"
 
 static int refuse(struct err *e, const char *what, const char *hint)
 {
@@ -54,19 +55,6 @@ static int devices_check(const libxl_domain_config *c, struct err *e)
     return 0;
 }
 
-static int disks_check(const libxl_domain_config *c, struct err *e)
-{
-    if (!c->num_disks)
-        return 0;
-    const libxl_device_disk *d = &c->disks[0];
-    err_kind(e, ERR_REFUSED,
-             "the VM has %s disk %s (%s), and disks are not "
-             "replicated yet",
-             d->readwrite ? "a writable" : "a read-only",
-             d->vdev ? d->vdev : "?", d->pdev_path ? d->pdev_path : "empty");
-    return err_hint(e, "only VMs without disks can be protected");
-}
-
 /* Scripts and bootloaders run as root in dom0, and on the backup it is the
  * peer who names them: only what the host's administrator has installed. */
 static bool is_plain(const char *name)
@@ -81,6 +69,55 @@ static bool script_ok(const char *script)
     if (strncmp(script, SCRIPTS "/", n) == 0)
         script += n;
     return *script && is_plain(script);
+}
+
+static bool is_ours(const char *script)
+{
+    size_t n = strlen(SCRIPTS "/");
+
+    if (!script)
+        return false;
+    if (strncmp(script, SCRIPTS "/", n) == 0)
+        script += n;
+    return !strcmp(script, DISK_SCRIPT);
+}
+
+static int disk_refuse(const libxl_device_disk *d, const char *why,
+                       const char *hint, struct err *e)
+{
+    err_kind(e, ERR_REFUSED, "the VM's disk %s (%s) %s",
+             d->vdev ? d->vdev : "?", d->pdev_path ? d->pdev_path : "empty",
+             why);
+    return err_hint(e, "%s", hint);
+}
+
+static int disk_check(const libxl_device_disk *d, struct err *e)
+{
+    if (d->is_cdrom || !d->pdev_path)
+        return disk_refuse(d, "is a CD drive",
+                           "take it out of the VM's configuration", e);
+    if (!is_ours(d->script))
+        return disk_refuse(d, "is not replicated",
+                           "in the VM's configuration, script=" DISK_SCRIPT
+                           ",vdev=...,target=IMAGE makes it so",
+                           e);
+    if (!d->readwrite)
+        return disk_refuse(d,
+                           "is read-only, and only writable ones are "
+                           "replicated",
+                           "make it writable, or take it out", e);
+    if (d->backend_domid || d->backend_domname)
+        return disk_refuse(d, "lives in a driver domain",
+                           "only disks served by dom0 can be protected", e);
+    return image_check(d->pdev_path, e);
+}
+
+static int disks_check(const libxl_domain_config *c, struct err *e)
+{
+    for (int i = 0; i < c->num_disks; i++)
+        if (disk_check(&c->disks[i], e))
+            return -1;
+    return 0;
 }
 
 static int nic_check(const libxl_device_nic *n, struct err *e)

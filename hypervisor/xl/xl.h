@@ -47,6 +47,9 @@ int config_fits(struct xl *x, libxl_domain_config *config, struct err *e);
  * protects it, and again when it is started. UNDERSTUDY_KERNEL_DIRS names the
  * folders, with colons between. */
 int files_check(const libxl_domain_config *config, struct err *e);
+/* The same for a disk's image: UNDERSTUDY_DISK_DIRS, and not where VMs are
+ * started from. */
+int image_check(const char *path, struct err *e);
 
 /* stream.c ---------------------------------------------------------------- */
 /* Write a libxl save image of an empty VM with the blueprint's platform state

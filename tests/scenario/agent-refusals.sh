@@ -76,8 +76,8 @@ CONFIG
 moment_devices() {
     local device
     alder 'truncate -s 1M /tmp/disk'
-    odd_refused 'a writable disk xvdb' <<<'disk = ["/tmp/disk,raw,xvdb,rw"]'
-    odd_refused 'a read-only disk xvdb' <<<'disk = ["/tmp/disk,raw,xvdb,ro"]'
+    odd_refused 'disk xvdb (/tmp/disk) is not replicated' <<<'disk = ["/tmp/disk,raw,xvdb,rw"]'
+    odd_refused 'may not be one here' <<<'disk = ["script=block-understudy,vdev=xvdb,target=/tmp/disk"]'
     odd_refused 'a USB controller (usbctrl=)' <<<'usbctrl = ["version=2,ports=4"]'
     odd_refused 'names a device model of its own' \
         <<<'device_model_override = "/tmp/model"'

@@ -104,7 +104,8 @@ static void every_key_is_read(void **state)
              "interval_ms=50\nsuspend_ms=300\nsuspend_xenstore_ms=4000\n"
              "buffer_mb=8\nstaging_mb=128\n"
              "max_vms=5\nmax_clients=7\nlog='debug'\n"
-             "kernel_dirs=\"/boot:/srv/kernels\"\n");
+             "kernel_dirs=\"/boot:/srv/kernels\"\n"
+             "disk_dirs=\"/dev/vg0\"\n");
     if (config_load(&c, path, &e))
         fail_msg("%s", e.text);
     assert_int_equal(c.port, 7000);
@@ -120,6 +121,7 @@ static void every_key_is_read(void **state)
     assert_int_equal(c.max_clients, 7);
     assert_int_equal(c.log, LOG_DEBUG);
     assert_string_equal(c.kernel_dirs, "/boot:/srv/kernels");
+    assert_string_equal(c.disk_dirs, "/dev/vg0");
 }
 
 static void the_watchdog_is_off_or_has_five_seconds(void **state)

@@ -114,16 +114,48 @@ static void each_device_is_refused_by_name(void **state)
     assert_int_equal(config_check(&config, &e), 0);
 }
 
-static void disks_are_refused_with_path_and_kind(void **state)
+static void only_disks_of_ours_are_replicated(void **state)
 {
+    libxl_device_disk *d = &config.disks[0];
+
     (void)state;
     config.num_disks = 1;
-    config.disks[0].vdev = strdup("xvda");
-    config.disks[0].pdev_path = strdup("/dev/vg/web");
-    config.disks[0].readwrite = 1;
-    refused("a writable disk xvda (/dev/vg/web)");
-    config.disks[0].readwrite = 0;
-    refused("a read-only disk xvda");
+    d->vdev = strdup("xvda");
+    d->pdev_path = strdup("/srv/web.img");
+    d->readwrite = 1;
+    refused("disk xvda (/srv/web.img) is not replicated");
+    d->script = strdup("block-drbd");
+    refused("is not replicated");
+    free(d->script);
+    d->script = strdup("/etc/xen/scripts/block-understudy");
+    assert_int_equal(config_check(&config, &e), 0);
+    d->backend_domid = 3;
+    refused("lives in a driver domain");
+    d->backend_domid = 0;
+    d->readwrite = 0;
+    refused("is read-only");
+    d->readwrite = 1;
+    d->is_cdrom = 1;
+    refused("is a CD drive");
+}
+
+/* On the backup the peer names what is overwritten. */
+static void images_are_in_their_folders(void **state)
+{
+    static const char *const bad[] = {
+        "/dev/sda",           "/srv/../etc/shadow", "/srv",
+        "/srv/guest/vmlinuz", "/var/lib/xen/key",   "web.img",
+        "/srv/x/.."};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(image_check(bad[i], &e), -1);
+    assert_int_equal(image_check("/srv/web.img", &e), 0);
+    assert_int_equal(image_check("/var/lib/xen/images/a/b", &e), 0);
+    setenv("UNDERSTUDY_DISK_DIRS", "/dev/vg*", 1);
+    assert_int_equal(image_check("/dev/vg0/web", &e), 0);
+    assert_int_equal(image_check("/srv/web.img", &e), -1);
+    unsetenv("UNDERSTUDY_DISK_DIRS");
 }
 
 static void layouts_and_roles_are_refused(void **state)
@@ -274,7 +306,8 @@ int main(void)
         T(plain_pvh_is_fine),
         T(other_types_are_refused),
         T(each_device_is_refused_by_name),
-        T(disks_are_refused_with_path_and_kind),
+        T(only_disks_of_ours_are_replicated),
+        T(images_are_in_their_folders),
         T(layouts_and_roles_are_refused),
         T(names_that_reach_elsewhere_are_refused),
         T(files_are_from_the_folders_for_kernels),
