@@ -32,10 +32,12 @@
  */
 
 /* Apply thread. Only the newest matters. */
-void backup_committed(void *arg, uint64_t epoch, uint64_t applied)
+void backup_committed(void *arg, uint64_t epoch, uint64_t applied,
+                      uint64_t disks)
 {
     struct backup *b = arg;
 
+    __atomic_store_n(&b->ack_disks, disks, __ATOMIC_RELAXED);
     __atomic_store_n(&b->ack_applied, applied, __ATOMIC_RELAXED);
     __atomic_store_n(&b->ack_epoch, epoch, __ATOMIC_RELEASE);
     ev_async_send(b->a->loop, &b->acked);
@@ -79,7 +81,8 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
     struct agent *a = b->a;
     struct epoch_ack ack = {
         .epoch = __atomic_load_n(&b->ack_epoch, __ATOMIC_ACQUIRE),
-        .applied = __atomic_load_n(&b->ack_applied, __ATOMIC_RELAXED)};
+        .applied = __atomic_load_n(&b->ack_applied, __ATOMIC_RELAXED),
+        .disks = __atomic_load_n(&b->ack_disks, __ATOMIC_RELAXED)};
     struct buf out = {0};
 
     (void)loop;

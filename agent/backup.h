@@ -66,7 +66,7 @@ struct backup {
 
     /* Apply thread -> loop. */
     ev_async acked;
-    uint64_t ack_epoch, ack_applied; /* atomic */
+    uint64_t ack_epoch, ack_applied, ack_disks; /* atomic */
     uint64_t ack_sent;
     /* What its disks have to say to the primary, u32 length and bytes each. */
     pthread_mutex_t answers_lock;
@@ -77,7 +77,8 @@ struct backup {
 };
 
 /* backup.c. Apply thread: epoch n is committed. */
-void backup_committed(void *arg, uint64_t epoch, uint64_t applied);
+void backup_committed(void *arg, uint64_t epoch, uint64_t applied,
+                      uint64_t disks);
 
 /* Apply thread: the disks have something to say to the primary; they can't
  * follow, the replica is void. */

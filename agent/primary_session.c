@@ -326,7 +326,7 @@ static void on_ack(struct primary *p, const uint8_t *payload, size_t len)
     struct err e = ERR_INIT;
 
     if (epoch_ack_read(payload, len, &ack, &e) ||
-        (p->eng && engine_acked(p->eng, ack.epoch, &e)))
+        (p->eng && engine_acked(p->eng, ack.epoch, ack.disks, &e)))
         link_fail(p->a->session, &e);
 }
 

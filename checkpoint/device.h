@@ -88,6 +88,9 @@ struct checkpoint_device_ops {
      * much. An error makes the replica void. */
     int (*copy)(struct checkpoint_device *d, bool begin,
                 const struct device_sink *sink, struct err *e);
+    /* Just before a commit: the backup's side has the records of epoch n, and
+     * of all before, on its own disk for good; 0: of none. May be NULL. */
+    void (*kept)(struct checkpoint_device *d, uint64_t epoch);
     /* After mark(n): put the records of epoch n; the whole epoch again after
      * each mark(n). An error makes the replica void. */
     int (*records)(struct checkpoint_device *d, uint64_t epoch,
@@ -116,8 +119,11 @@ struct replica_device_ops {
     int (*record)(struct replica_device *d, const void *payload, size_t len,
                   struct buf *answer, struct err *e);
     /* All of epoch n was handed over, and its digest is right: make sure that
-     * it can be kept whatever happens next. Epochs without records as well. */
-    int (*prepare)(struct replica_device *d, uint64_t epoch, struct err *e);
+     * it can be kept whatever happens next. Epochs without records as well.
+     * *kept: the last epoch that is on this host's disk for good, with all
+     * before it; 0: none. */
+    int (*prepare)(struct replica_device *d, uint64_t epoch, uint64_t *kept,
+                   struct err *e);
     /* Epoch n is committed: it was prepared. */
     int (*decide)(struct replica_device *d, struct err *e);
     /* Forget all that is not decided. */

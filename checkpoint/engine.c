@@ -518,13 +518,16 @@ void engine_start_sync(struct engine *eng, uint64_t session)
     input_done(eng);
 }
 
-int engine_acked(struct engine *eng, uint64_t epoch, struct err *e)
+int engine_acked(struct engine *eng, uint64_t epoch, uint64_t disks,
+                 struct err *e)
 {
     input_lock(eng);
     uint64_t sent = eng->commit_sent, committed = eng->committed;
     bool expected = epoch && (epoch <= committed || epoch == sent);
-    if (expected && epoch > eng->in.acked)
+    if (expected && epoch > eng->in.acked) {
         eng->in.acked = epoch;
+        eng->in.kept = disks;
+    }
     input_done(eng);
     if (!expected)
         return err_set(e, "ACK of epoch %lu, which was not sent (last %lu)",

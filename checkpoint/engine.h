@@ -120,9 +120,10 @@ int engine_open(struct engine **eng, struct hv *hv,
 /* The shell is built and session `session` is up: set up the devices, copy all
  * memory, then protect. Once. */
 void engine_start_sync(struct engine *eng, uint64_t session);
-/* ACK n came. -1 when no COMMIT n was sent: the peer breaks the protocol, drop
- * the session. A repeated ACK is fine. */
-int engine_acked(struct engine *eng, uint64_t epoch, struct err *e);
+/* ACK n came; `disks` as in it. -1 when no COMMIT n was sent: the peer breaks
+ * the protocol, drop the session. A repeated ACK is fine. */
+int engine_acked(struct engine *eng, uint64_t epoch, uint64_t disks,
+                 struct err *e);
 /* What the backup's side of a device answered (DISK_WANT) in the current
  * session. -1: more than was asked for, drop the session. */
 int engine_answered(struct engine *eng, const void *payload, size_t len,

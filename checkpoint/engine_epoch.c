@@ -170,8 +170,13 @@ enum turn engine_epoch_commit(struct engine *eng)
     struct err error = ERR_INIT;
 
     fault_point("engine.acked");
+    pthread_mutex_lock(&eng->lock);
+    uint64_t kept = eng->in.kept;
+    pthread_mutex_unlock(&eng->lock);
     for (size_t i = 0; i < eng->devices_ready; i++) {
         struct checkpoint_device *d = eng->config.devices[i];
+        if (d->ops->kept)
+            d->ops->kept(d, kept);
         if (d->ops->commit(d, eng->at.epoch, &error)) {
             err_add(&error, "%s: commit of epoch %lu", d->ops->name,
                     eng->at.epoch);

@@ -33,7 +33,7 @@ struct engine_input {
     enum engine_stop_how how;
     bool resumed, replica_ok; /* a session came up and was not looked at */
     uint64_t resumed_committed;
-    uint64_t acked;
+    uint64_t acked, kept;
     struct buf answers; /* each as u32 length and bytes */
 };
 

@@ -38,6 +38,7 @@ void epoch_ack_put(struct buf *b, const struct epoch_ack *a)
 {
     buf_u64(b, a->epoch);
     buf_u64(b, a->applied);
+    buf_u64(b, a->disks);
 }
 
 int epoch_ack_read(const void *p, size_t len, struct epoch_ack *a,
@@ -47,8 +48,9 @@ int epoch_ack_read(const void *p, size_t len, struct epoch_ack *a,
 
     a->epoch = read_u64(&r);
     a->applied = read_u64(&r);
+    a->disks = read_u64(&r);
     if (!reader_done(&r) || !a->epoch || a->applied > a->epoch ||
-        a->epoch - a->applied > 1)
+        a->epoch - a->applied > 1 || a->disks > a->epoch)
         return err_set(e, "malformed ACK of %zu bytes", len);
     return 0;
 }
@@ -88,10 +90,11 @@ int epoch_disk_read(const void *p, size_t len, struct epoch_disk *d,
     d->device = read_u32(&r);
     d->flags = read_u32(&r);
     bool live = d->flags & EPOCH_DISK_LIVE;
-    uint32_t special = d->flags & (EPOCH_DISK_BEGIN | EPOCH_DISK_ASK);
+    uint32_t special =
+        d->flags & (EPOCH_DISK_BEGIN | EPOCH_DISK_ASK | EPOCH_DISK_REGIONS);
     if (r.bad || !reader_left(&r) || len > EPOCH_MAX_DISK ||
         d->flags & ~(uint32_t)EPOCH_DISK_FLAGS ||
-        (special && (!live || special == (EPOCH_DISK_BEGIN | EPOCH_DISK_ASK))))
+        (special && (!live || special & (special - 1))))
         return err_set(e, "malformed DISK of %zu bytes", len);
     *rest = r.p;
     *rest_len = reader_left(&r);

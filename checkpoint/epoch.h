@@ -31,10 +31,11 @@ struct epoch_disk {
     uint32_t flags;
 };
 enum {
-    EPOCH_DISK_LIVE = 1,  /* of the initial copy */
-    EPOCH_DISK_BEGIN = 2, /* live, and the first of this disk: its size */
-    EPOCH_DISK_ASK = 4,   /* live: digests of blocks, which differ? */
-    EPOCH_DISK_FLAGS = 7,
+    EPOCH_DISK_LIVE = 1,    /* of the initial copy */
+    EPOCH_DISK_BEGIN = 2,   /* live, and the first of this disk: its size */
+    EPOCH_DISK_ASK = 4,     /* live: digests of blocks, which differ? */
+    EPOCH_DISK_REGIONS = 8, /* live: which may differ at all? */
+    EPOCH_DISK_FLAGS = 15,
 };
 
 /* What COMMIT says about the other records of its epoch. */
@@ -47,9 +48,10 @@ struct epoch_commit {
 };
 
 /* The backup's answer: `epoch` is committed; `applied` is the last epoch that
- * is written into the shell, epoch - 1 or epoch. */
+ * is written into the shell, epoch - 1 or epoch; `disks` is one whose disk
+ * writes, and all before, are in the images there, and synced; 0: none. */
 struct epoch_ack {
-    uint64_t epoch, applied;
+    uint64_t epoch, applied, disks;
 };
 
 void epoch_commit_put(struct buf *b, const struct epoch_commit *c);

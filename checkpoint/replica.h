@@ -42,10 +42,10 @@ struct replica_config {
     /* Memory for one incoming epoch; 0: the shell's RAM, its
      * bookkeeping, and 64 MiB. */
     uint64_t max_bytes;
-    /* Epoch n is committed: send ACK(n, applied). Called on the apply thread,
-     * no locks held; may come just after replica_session_lost, then it is
-     * harmless to send or to drop. Must not call into the replica. */
-    void (*ack)(void *arg, uint64_t epoch, uint64_t applied);
+    /* Epoch n is committed: send ACK(n, applied, disks). Called on the apply
+     * thread, no locks held; may come just after replica_session_lost, then it
+     * is harmless to send or to drop. Must not call into the replica. */
+    void (*ack)(void *arg, uint64_t epoch, uint64_t applied, uint64_t disks);
     /* A device's answer for the primary: DISK_WANT in this session. Same
      * thread and rules. */
     void (*answer)(void *arg, const void *payload, size_t len);

@@ -99,7 +99,8 @@ static bool disks_prepare(struct replica *rep, const struct disk_records *all,
     if (!d)
         return true;
     d->ops->drop(d);
-    if (!disks_take(rep, all, &e) && !d->ops->prepare(d, epoch, &e))
+    if (!disks_take(rep, all, &e) &&
+        !d->ops->prepare(d, epoch, &rep->disks_kept, &e))
         return true;
     disks_failed(rep, &e);
     return false;
@@ -128,7 +129,7 @@ static void epoch_apply(struct replica *rep)
     rep->status.committed_ns = clock_ns();
     pthread_mutex_unlock(&rep->lock);
     disks_decide(rep);
-    rep->config.ack(rep->config.ack_arg, epoch, applied);
+    rep->config.ack(rep->config.ack_arg, epoch, applied, rep->disks_kept);
     fault_point("replica.after_ack");
     fault_point("replica.applying");
     held_apply(rep, &rep->committed);

@@ -65,7 +65,8 @@ struct replica {
 
     /* The apply thread's own; after it went idle, the takeover's. */
     struct held committed;
-    struct buf state; /* of the last applied epoch */
+    struct buf state;    /* of the last applied epoch */
+    uint64_t disks_kept; /* as a device's prepare says it */
 };
 
 /* replica_apply.c */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The primary's side of replicated disks; see device.h. Engine thread, except
  * new and free. */
-#include "disk-replicate/device_private.h"
+#include "disk-replicate/device.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +11,8 @@
 #include "checkpoint/epoch.h"
 #include "common/clock.h"
 #include "common/log.h"
-
-#define WINDOW_SECTORS (16u << 20 >> 9) /* that are asked for at once */
-#define ANSWER_NS      (60 * NS_PER_SEC)
+#include "disk-replicate/device_private.h"
+#include "disk-replicate/epochlog.h"
 
 static struct disks *disks_of(struct checkpoint_device *d)
 {
@@ -60,10 +59,12 @@ static int log_begin(const struct disks *all, struct disk *d, struct err *e)
     put_le32(p, all->log_mb << (20 - 12));
     put_le32(p + 4, DISK_LOG_ENTRIES);
     int rc = diskctl_call(&d->server, DISKCTL_INFO, NULL, 0, &b, e);
-    if (!rc && b.len != 8)
+    if (!rc && b.len != 8 + INTENT_ID)
         rc = err_set(e, "disk %s: malformed answer", d->server.id);
-    if (!rc)
+    if (!rc) {
         d->sectors = get_le64(b.data) / SECTOR;
+        memcpy(d->base, b.data + 8, INTENT_ID);
+    }
     buf_free(&b);
     return rc ? rc
               : diskctl_call(&d->server, DISKCTL_LOG, p, sizeof p, NULL, e);
@@ -95,8 +96,13 @@ static int log_put(struct disks *all, struct disk *d, uint64_t epoch, bool live,
 /* What was cut is the backup's. */
 static int log_forget(struct disks *all, struct err *e)
 {
+    uint8_t p[16];
+
+    put_le64(p, all->cut - 1);
+    put_le64(p + 8, all->kept);
     for (int i = 0; i < all->n; i++)
-        if (call_number(&all->disk[i], DISKCTL_FORGET, all->cut - 1, NULL, e))
+        if (diskctl_call(&all->disk[i].server, DISKCTL_FORGET, p, sizeof p,
+                         NULL, e))
             return -1;
     return 0;
 }
@@ -117,7 +123,7 @@ static void log_end(struct disks *all)
 /* --- The initial copy ------------------------------------------------------
  */
 
-static bool early(const struct disks *all)
+bool disks_early(const struct disks *all)
 {
     for (int i = 0; i < all->n; i++)
         if (__atomic_load_n(&all->disk[i].page->early, __ATOMIC_SEQ_CST))
@@ -127,8 +133,8 @@ static bool early(const struct disks *all)
 
 /* What was written since goes after what was read before: so the last thing
  * sent of a sector is always its newest content. */
-static int changes_put(struct disks *all, const struct device_sink *sink,
-                       struct err *e)
+int disks_changes_put(struct disks *all, const struct device_sink *sink,
+                      struct err *e)
 {
     cut_make(all);
     for (int i = 0; i < all->n; i++)
@@ -137,126 +143,27 @@ static int changes_put(struct disks *all, const struct device_sink *sink,
     return log_forget(all, e);
 }
 
-/* Sectors that differ over there, in pieces. */
-static int range_put(struct disks *all, struct disk *d, uint64_t at,
-                     uint64_t end, const struct device_sink *sink,
-                     struct err *e)
-{
-    uint8_t p[12];
-
-    while (at < end) {
-        put_le64(p, at);
-        put_le32(p + 8, (uint32_t)(end - at));
-        buf_clear(&all->piece);
-        if (diskctl_call(&d->server, DISKCTL_COPY, p, sizeof p, &all->piece, e))
-            return -1;
-        uint64_t next = all->piece.len > 8 ? get_le64(all->piece.data) : 0;
-        if (next <= at)
-            return err_set(e, "disk %s: malformed answer", d->server.id);
-        if (disks_payload_put(all, d, EPOCH_DISK_LIVE, all->piece.data + 8,
-                              all->piece.len - 8, sink, e))
-            return -1;
-        at = next;
-    }
-    return 0;
-}
-
-/* Digests of the next blocks. */
-static int ask(struct disks *all, struct disk *d,
-               const struct device_sink *sink, struct err *e)
-{
-    uint8_t p[16];
-
-    put_le64(p, d->asked);
-    put_le64(p + 8, all->seed);
-    buf_clear(&all->piece);
-    if (diskctl_call(&d->server, DISKCTL_DIGESTS, p, sizeof p, &all->piece, e))
-        return -1;
-    uint64_t next = all->piece.len > 8 ? get_le64(all->piece.data) : 0;
-    if (next <= d->asked)
-        return err_set(e, "disk %s: malformed answer", d->server.id);
-    d->asked = next;
-    return disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_ASK,
-                             all->piece.data + 8, all->piece.len - 8, sink, e);
-}
-
-/* The blocks of an answer, which come in the order of the questions. */
-static int answer_put(struct disks *all, struct disk *d,
-                      const struct device_sink *sink, struct err *e)
-{
-    struct reader r = reader_of(all->answer.data, all->answer.len);
-    uint32_t device = read_u32(&r), n = read_u32(&r);
-    uint64_t sector = read_u64(&r);
-    const uint8_t *bits = r.p;
-
-    if (r.bad || device != d->device || sector != d->copied || !n ||
-        n > DIGEST_BLOCKS || reader_left(&r) != (n + 7) / 8)
-        return err_set(e, "an answer that was not asked for");
-    for (uint32_t i = 0, k; i < n; i = k + 1) {
-        for (k = i; k < n && bits[k / 8] & 1u << k % 8; k++)
-            ;
-        uint64_t from = sector + i * BLOCK_SECTORS;
-        uint64_t end = sector + k * BLOCK_SECTORS;
-        if (end > d->sectors)
-            end = d->sectors;
-        if (from >= end)
-            continue;
-        d->differed += end - from;
-        if (range_put(all, d, from, end, sink, e))
-            return -1;
-    }
-    d->copied = sector + n * BLOCK_SECTORS;
-    if (d->copied > d->sectors)
-        d->copied = d->sectors;
-    __atomic_store_n(&d->page->copied, d->copied * SECTOR, __ATOMIC_RELAXED);
-    return 0;
-}
-
-static bool may_ask(struct disks *all, const struct disk *d)
-{
-    return d->asked < d->sectors && d->asked - d->copied < WINDOW_SECTORS &&
-           rate_take(&all->rate, DIGEST_BLOCKS * EPOCHLOG_BLOCK, clock_ns());
-}
-
-/* Some questions are always on their way: neither side waits for the other's
- * disk. */
-static int image_put(struct disks *all, struct disk *d,
+/* Its size, and whose changes its bitmap has. */
+static int begin_put(struct disks *all, struct disk *d,
                      const struct device_sink *sink, struct err *e)
 {
-    uint64_t heard = clock_ns();
+    uint8_t p[8 + 2 * INTENT_ID];
 
-    while (d->copied < d->sectors) {
-        if (early(all) && changes_put(all, sink, e))
-            return -1;
-        if (may_ask(all, d)) {
-            if (d->asked == d->copied)
-                heard = clock_ns();
-            if (ask(all, d, sink, e))
-                return -1;
-            continue;
-        }
-        buf_clear(&all->answer);
-        int r = sink->answer(sink->arg, &all->answer, e);
-        if (r < 0 || (r && answer_put(all, d, sink, e)))
-            return -1;
-        if (r)
-            heard = clock_ns();
-        else if (d->asked > d->copied && clock_ns() - heard > ANSWER_NS)
-            return err_kind(e, ERR_TIMEOUT,
-                            "disk %s: the backup does not say what it lacks",
-                            d->server.id);
-    }
-    log_info("disk=%s copied=%lu KiB of=%lu KiB", d->server.id,
-             d->differed * SECTOR >> 10, d->sectors * SECTOR >> 10);
-    return 0;
+    if (getrandom(d->next_base, INTENT_ID, 0) != INTENT_ID)
+        return err_sys(e, "random bytes");
+    put_le64(p, d->sectors * SECTOR);
+    memcpy(p + 8, d->base, INTENT_ID);
+    memcpy(p + 8 + INTENT_ID, d->next_base, INTENT_ID);
+    return disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, p,
+                             sizeof p, sink, e);
 }
 
 static int copy_begin(struct disks *all, const struct device_sink *sink,
                       struct err *e)
 {
-    uint8_t size[8];
-
     all->cut = 1;
+    all->kept = 0;
+    memset(all->ended, 0, sizeof all->ended);
     if (getrandom(&all->seed, sizeof all->seed, 0) != sizeof all->seed)
         return err_sys(e, "random bytes");
     for (int i = 0; i < all->n; i++) {
@@ -265,10 +172,9 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
         if (log_begin(all, d, e))
             return -1;
         d->logging = true;
-        d->asked = d->copied = d->differed = 0;
-        put_le64(size, d->sectors * SECTOR);
-        if (disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, size,
-                              sizeof size, sink, e))
+        d->asked = d->copied = d->compared = d->differed = 0;
+        d->whole = d->doubted = false;
+        if (begin_put(all, d, sink, e))
             return -1;
     }
     return 0;
@@ -280,11 +186,11 @@ static int disks_copy(struct checkpoint_device *d, bool begin,
     struct disks *all = disks_of(d);
 
     if (!begin)
-        return early(all) ? changes_put(all, sink, e) : 0;
+        return disks_early(all) ? disks_changes_put(all, sink, e) : 0;
     if (copy_begin(all, sink, e))
         return -1;
     for (int i = 0; i < all->n; i++)
-        if (image_put(all, &all->disk[i], sink, e))
+        if (disks_image_put(all, &all->disk[i], sink, e))
             return -1;
     return 0;
 }
@@ -295,10 +201,21 @@ static int disks_copy(struct checkpoint_device *d, bool begin,
 static int disks_mark(struct checkpoint_device *d, uint64_t epoch,
                       struct err *e)
 {
-    (void)epoch;
+    struct disks *all = disks_of(d);
+
     (void)e;
-    cut_make(disks_of(d));
+    all->ended[epoch % ENDED_MAX] = (struct ended){epoch, all->cut};
+    cut_make(all);
     return 0;
+}
+
+static void disks_kept(struct checkpoint_device *d, uint64_t epoch)
+{
+    struct disks *all = disks_of(d);
+    const struct ended *x = &all->ended[epoch % ENDED_MAX];
+
+    if (epoch && x->epoch == epoch)
+        all->kept = x->cut;
 }
 
 static int disks_records(struct checkpoint_device *d, uint64_t epoch,
@@ -346,7 +263,7 @@ static int disks_poll(struct checkpoint_device *d, struct device_load *load,
 {
     struct disks *all = disks_of(d);
 
-    *load = (struct device_load){.want_epoch = early(all)};
+    *load = (struct device_load){.want_epoch = disks_early(all)};
     for (int i = 0; i < all->n; i++) {
         load->copied_bytes += all->disk[i].copied * SECTOR;
         load->copy_bytes += all->disk[i].sectors * SECTOR;
@@ -426,6 +343,7 @@ static const struct checkpoint_device_ops ops = {
     .copy = disks_copy,
     .records = disks_records,
     .idle = disks_idle,
+    .kept = disks_kept,
 };
 
 int disk_device_new(struct checkpoint_device **out, uint32_t domid,
@@ -447,9 +365,9 @@ int disk_device_new(struct checkpoint_device **out, uint32_t domid,
     if (!all)
         return err_sys(e, "disks");
     all->dev.ops = &ops;
-    all->verify = verify_new();
     all->n = n;
     all->log_mb = log_mb;
+    all->verify = verify_new();
     all->rate.bytes_s = (uint64_t)copy_mb_s << 20;
     for (int i = 0; i < n; i++) {
         memcpy(all->disk[i].server.id, ids[i], DISK_ID);

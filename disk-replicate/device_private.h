@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Inside of the primary's disks: device.c has log, copy and epochs,
- * device_verify.c the comparing of both sides. */
+/* Inside of the primary's disks: device.c has log and epochs,
+ * device_copy.c the initial copy, device_verify.c the comparing of both sides.
+ */
 #ifndef DISK_REPLICATE_DEVICE_PRIVATE_H
 #define DISK_REPLICATE_DEVICE_PRIVATE_H
 
 #include "disk-replicate/device.h"
 #include "disk-replicate/disk_control.h"
 #include "disk-replicate/epochlog.h"
+#include "disk-replicate/intent.h"
 #include "disk-replicate/rate.h"
 
 #define BLOCK_SECTORS (EPOCHLOG_BLOCK / SECTOR)
@@ -18,9 +20,23 @@ struct disk {
     uint64_t sectors;
     /* Of them: asked for what differs; copied, where it did. */
     uint64_t asked, copied;
-    uint64_t differed;
+    uint64_t compared, differed;
     bool logging; /* its server was asked to log */
+    bool doubted; /* its bitmap was, and is gone */
+    /* Which regions may differ over there: a bit each of `regions` from
+     * `first` on. `whole`: all of the image may. */
+    uint64_t first;
+    uint32_t regions;
+    uint8_t bits[REGIONS_MAX / 8];
+    bool whole;
+    uint8_t base[INTENT_ID], next_base[INTENT_ID];
 };
+
+/* An epoch ended with a cut. */
+struct ended {
+    uint64_t epoch, cut;
+};
+#define ENDED_MAX 64
 
 struct verify;
 
@@ -29,12 +45,14 @@ struct disks {
     struct disk disk[DISKS_MAX];
     int n;
     unsigned log_mb;
-    uint64_t cut;      /* the open one, of all disks */
-    struct buf out;    /* a payload */
-    struct buf piece;  /* a server's answer */
-    struct buf answer; /* the backup's */
-    uint64_t seed;     /* of the digests */
-    struct rate rate;  /* of what is looked at */
+    uint64_t cut;  /* the open one, of all disks */
+    uint64_t kept; /* the backup's disks have all up to that cut; 0: no */
+    struct ended ended[ENDED_MAX]; /* by epoch % ENDED_MAX */
+    struct buf out;                /* a payload */
+    struct buf piece;              /* a server's answer */
+    struct buf answer;             /* the backup's */
+    uint64_t seed;                 /* of the digests */
+    struct rate rate;              /* of what is looked at */
     struct verify *verify;
 };
 
@@ -42,6 +60,16 @@ struct disks {
 int disks_payload_put(struct disks *all, const struct disk *d, uint32_t flags,
                       const void *p, size_t len, const struct device_sink *sink,
                       struct err *e);
+/* A server wants an epoch soon. */
+bool disks_early(const struct disks *all);
+/* What was written since goes after what was read before: so the last thing
+ * sent of a sector is always its newest content. */
+int disks_changes_put(struct disks *all, const struct device_sink *sink,
+                      struct err *e);
+
+/* device_copy.c: all of `d` that differs over there. */
+int disks_image_put(struct disks *all, struct disk *d,
+                    const struct device_sink *sink, struct err *e);
 
 /* device_verify.c; engine thread, except new and free. */
 struct verify *verify_new(void);

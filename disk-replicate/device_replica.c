@@ -18,9 +18,10 @@
 struct disk {
     struct diskctl server;
     uint32_t device;
-    bool begun;   /* the primary has told its size, and it fits */
-    bool ready;   /* all of the next epoch is in its journal */
-    bool follows; /* an epoch was prepared: it is no more being copied */
+    bool begun;    /* the primary has told its size, and it fits */
+    bool ready;    /* all of the next epoch is in its journal */
+    bool follows;  /* an epoch was prepared: it is no more being copied */
+    uint64_t kept; /* the epoch that is in the image, synced; 0: none */
     /* Of the next epoch, so far. */
     uint32_t pieces;
     uint64_t bytes;
@@ -59,8 +60,7 @@ static void totals_clear(struct disk *d)
 
 static int begin(struct disk *d, const uint8_t *p, size_t len, struct err *e)
 {
-    if (len != 8)
-        return err_set(e, "malformed DISK");
+    d->kept = 0;
     if (diskctl_call(&d->server, DISKCTL_REPLICA, p, len, NULL, e))
         return -1;
     totals_clear(d);
@@ -107,6 +107,25 @@ static int compare(struct disk *d, const uint8_t *p, size_t len,
     return rc;
 }
 
+/* DISK_WANT, of regions. */
+static int regions(struct disk *d, const uint8_t *p, size_t len,
+                   struct buf *answer, struct err *e)
+{
+    struct buf bits = {0};
+
+    if (len != 16)
+        return err_set(e, "malformed question");
+    int rc = diskctl_call(&d->server, DISKCTL_REGIONS, p, len, &bits, e);
+    if (!rc) {
+        buf_u32(answer, d->device);
+        buf_u32(answer, get_le32(p + 8));
+        buf_u64(answer, get_le64(p));
+        buf_put(answer, bits.data, bits.len);
+    }
+    buf_free(&bits);
+    return rc;
+}
+
 static int disks_record(struct replica_device *dev, const void *payload,
                         size_t len, struct buf *answer, struct err *e)
 {
@@ -125,6 +144,8 @@ static int disks_record(struct replica_device *dev, const void *payload,
         return err_set(e, "DISK of disk %u before its first", head.device);
     if (head.flags & EPOCH_DISK_ASK)
         return compare(d, rest, rest_len, answer, e);
+    if (head.flags & EPOCH_DISK_REGIONS)
+        return regions(d, rest, rest_len, answer, e);
     if (head.flags & EPOCH_DISK_LIVE)
         return diskctl_call(&d->server, DISKCTL_LIVE, rest, rest_len, NULL, e);
     return piece(d, rest, rest_len, e);
@@ -141,20 +162,30 @@ static int disk_prepare(struct disk *d, uint64_t epoch, struct err *e)
     put_le32(p + 8, d->pieces);
     put_le64(p + 16, d->bytes);
     put_le64(p + 24, XXH3_64bits_digest(d->hash));
-    if (diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, NULL, e))
-        return -1;
-    d->ready = d->follows = true;
-    return 0;
+    struct buf kept = {0};
+    int rc = diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, &kept, e);
+    if (!rc && kept.len != 8)
+        rc = err_set(e, "disk %s: malformed answer", d->server.id);
+    if (!rc) {
+        d->kept = get_le64(kept.data);
+        d->ready = d->follows = true;
+    }
+    buf_free(&kept);
+    return rc;
 }
 
 static int disks_prepare(struct replica_device *dev, uint64_t epoch,
-                         struct err *e)
+                         uint64_t *kept, struct err *e)
 {
     struct replica_disks *all = disks_of(dev);
 
-    for (int i = 0; i < all->n; i++)
+    *kept = epoch;
+    for (int i = 0; i < all->n; i++) {
         if (disk_prepare(&all->disk[i], epoch, e))
             return -1;
+        if (all->disk[i].kept < *kept)
+            *kept = all->disk[i].kept;
+    }
     return 0;
 }
 

@@ -238,6 +238,17 @@ static void block_done(struct verify *v, const struct disk *d, uint64_t block,
     pthread_mutex_unlock(&v->lock);
 }
 
+/* What differs has no bit in a bitmap: neither is to be believed any more. */
+static void bitmap_doubt(struct disk *d)
+{
+    struct err e = ERR_INIT;
+
+    if (!d->doubted &&
+        diskctl_call(&d->server, DISKCTL_DOUBT, NULL, 0, NULL, &e))
+        log_warn("%s", e.text);
+    d->doubted = true;
+}
+
 /* The answer to the oldest question; another one is for somebody who is not
  * there any more. */
 static void answer_take(struct disks *all)
@@ -247,16 +258,19 @@ static void answer_take(struct disks *all)
     uint32_t device = read_u32(&r), n = read_u32(&r);
     uint64_t sector = read_u64(&r);
     const struct ask *a = &v->ask[0];
-    const struct disk *d = &all->disk[a->disk];
+    struct disk *d = &all->disk[a->disk];
 
     if (!v->asks || r.bad || device != d->device || n != a->n ||
         sector != a->block * BLOCK_SECTORS || reader_left(&r) != (n + 7) / 8)
         return;
     for (uint32_t i = 0; i < n; i++) {
-        if (!is_set(a->unknown, i))
+        if (!is_set(a->unknown, i)) {
             block_done(v, d, a->block + i, is_set(r.p, i), false);
-        else if (!a->again)
+            if (is_set(r.p, i))
+                bitmap_doubt(d);
+        } else if (!a->again) {
             left_add(v, a->disk, a->block + i, 0);
+        }
     }
     v->heard_ns = clock_ns();
     v->asked_blocks -= n;

@@ -28,28 +28,40 @@
 #define DISKS_MAX       16    /* of a VM */
 
 enum diskctl_type {
-    DISKCTL_INFO = 1, /* -> 8 bytes of the image */
+    DISKCTL_INFO = 1, /* -> 8 bytes of the image, 16 base of its bitmap, 0:
+                       * it has none */
+    /* 8 first region, 4 regions, 4 zero -> a bit a region, the lowest first:
+     * set, see intent.h; nothing: there is no such bitmap, or, on a backup, it
+     * is not of the primary's base. Take all for set */
+    DISKCTL_REGIONS,
     /* The primary's. LOG: 4 pages, 4 entries of the log, which begins empty. */
     DISKCTL_LOG,
     DISKCTL_UNLOG,
+    DISKCTL_REBASE, /* 16 base: a new bitmap, with all regions set */
+    DISKCTL_DOUBT,  /* no bitmap: the next copy is a whole one */
     /* 8 sector, 4 sectors at most (0: any number) -> 8 the next sector, then a
      * piece (extents.h) */
     DISKCTL_COPY,
-    /* 8 sector, 8 seed -> 8 the next sector, then digests as COMPARE has them
-     */
+    /* 8 sector, 8 seed, 8 end -> 8 the next sector, then digests as COMPARE
+     * has them, of blocks before the sector `end` */
     DISKCTL_DIGESTS,
-    DISKCTL_FETCH,  /* 8 open cut: epochlog_fetch() */
-    DISKCTL_NEXT,   /* 8 epoch, 4 sequence -> a piece, or nothing */
-    DISKCTL_FORGET, /* 8 cut: epochlog_commit() */
-    /* The backup's. REPLICA: 8 bytes of the primary's image; what is here is
+    DISKCTL_FETCH, /* 8 open cut: epochlog_fetch() */
+    DISKCTL_NEXT,  /* 8 epoch, 4 sequence -> a piece, or nothing */
+    /* 8 cut: epochlog_commit(); 8 cut, or 0: the backup has all up to that on
+     * its disk for good */
+    DISKCTL_FORGET,
+    /* The backup's. REPLICA: 8 bytes of the primary's image, 16 base of its
+     * bitmap, 16 a new base, for when ours is another one; what is here is
      * overwritten from now on, and of no use until the first epoch. */
     DISKCTL_REPLICA,
     DISKCTL_LIVE, /* a piece of the initial copy */
     /* digests -> a bit a block, the lowest first: differs. Of a replica that
      * follows, what was decided is applied before. */
     DISKCTL_COMPARE,
-    DISKCTL_PIECE,   /* one of the next epoch */
-    DISKCTL_PREPARE, /* 8 epoch, 4 pieces, 4 zero, 8 bytes, 8 digest */
+    DISKCTL_PIECE, /* one of the next epoch */
+    /* 8 epoch, 4 pieces, 4 zero, 8 bytes, 8 digest -> 8 the last epoch that is
+     * in the image, synced */
+    DISKCTL_PREPARE,
     DISKCTL_DECIDE,
     DISKCTL_DROP,
     DISKCTL_PROMOTE, /* 8 epoch: the image is exactly that, durably, and is
@@ -60,6 +72,8 @@ enum diskctl_type {
      * commit; 1: at the cut that was fetched. */
     DISKCTL_CHECK,
 };
+
+#define REGIONS_MAX 16384u /* at once */
 
 /* Digests of an image's blocks of 4 KiB, the last one may be shorter: 8 first
  * sector, 4 blocks (1 to DIGEST_BLOCKS), 4 zero, 8 seed, then XXH3-128 with

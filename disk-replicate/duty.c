@@ -50,15 +50,24 @@ void duty_role_note(struct duty *d)
 /* --- The workers -----------------------------------------------------------
  */
 
-static int watch_ask(struct server_watch *w, bool writes)
+static int watch_ask(struct server_watch *w, bool writes, uint64_t offset,
+                     uint32_t len)
 {
     struct duty *d = (struct duty *)w;
 
-    (void)writes;
     pthread_mutex_lock(&d->lock);
     bool serves = d->mode == DUTY_PLAIN || d->mode == DUTY_LOG;
     pthread_mutex_unlock(&d->lock);
-    return serves ? 0 : EIO;
+    if (!serves)
+        return EIO;
+    if (writes)
+        intent_duty_write(d, offset, len);
+    return 0;
+}
+
+static void watch_end(struct server_watch *w, uint64_t offset, uint32_t len)
+{
+    intent_duty_end((struct duty *)w, offset, len);
 }
 
 static void load_note(struct duty *d)
@@ -154,6 +163,7 @@ static int log_begin(struct duty *d, struct reader *r, struct err *e)
     page_store(&d->page->lost, 0);
     page_store(&d->page->copied, 0);
     page_store(&d->watch.discards_zero, true);
+    intent_duty_begin(d);
     pthread_mutex_lock(&d->lock);
     d->log = log;
     d->mode = DUTY_LOG;
@@ -199,8 +209,12 @@ static int log_next(struct duty *d, struct reader *r, struct buf *answer,
     return 0;
 }
 
-static int log_forget(struct duty *d, uint64_t cut, struct err *e)
+static int log_forget(struct duty *d, struct reader *r, struct err *e)
 {
+    uint64_t cut = read_u64(r), kept = read_u64(r);
+
+    if (!reader_done(r))
+        return err_set(e, "malformed request");
     if (d->mode != DUTY_LOG)
         return err_set(e, "it logs nothing");
     pthread_mutex_lock(&d->lock);
@@ -208,13 +222,16 @@ static int log_forget(struct duty *d, uint64_t cut, struct err *e)
     load_note(d);
     pthread_cond_broadcast(&d->room);
     pthread_mutex_unlock(&d->lock);
+    if (kept)
+        intent_duty_kept(d, kept);
     return can ? 0 : err_set(e, "its log holds writes after cut %lu", cut);
 }
 
 /* --- Requests ---------------------------------------------------------------
  */
 
-static int prepare(struct duty *d, struct reader *r, struct err *e)
+static int prepare(struct duty *d, struct reader *r, struct buf *answer,
+                   struct err *e)
 {
     struct journal_totals t = {.epoch = read_u64(r), .pieces = read_u32(r)};
 
@@ -223,7 +240,7 @@ static int prepare(struct duty *d, struct reader *r, struct err *e)
     t.digest = read_u64(r);
     if (!reader_done(r) || zero)
         return err_set(e, "malformed request");
-    return replica_duty_prepare(d, &t, e);
+    return replica_duty_prepare(d, &t, answer, e);
 }
 
 static int with_number(struct duty *d, enum diskctl_type type, struct reader *r,
@@ -236,13 +253,26 @@ static int with_number(struct duty *d, enum diskctl_type type, struct reader *r,
     switch (type) {
     case DISKCTL_FETCH:
         return log_fetch(d, n, e);
-    case DISKCTL_FORGET:
-        return log_forget(d, n, e);
-    case DISKCTL_REPLICA:
-        return replica_duty_begin(d, n, e);
     default:
         return replica_duty_promote(d, n, e);
     }
+}
+
+static int info(struct duty *d, struct buf *answer)
+{
+    uint8_t base[INTENT_ID];
+
+    intent_duty_base(d, base);
+    buf_u64(answer, d->image->bytes);
+    buf_put(answer, base, sizeof base);
+    return 0;
+}
+
+static int rebase(struct duty *d, const void *p, size_t len, struct err *e)
+{
+    if (d->mode != DUTY_LOG || len != INTENT_ID)
+        return err_set(e, "malformed request");
+    return intent_duty_rebase(d, p, true, e);
 }
 
 int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
@@ -252,8 +282,13 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
 
     switch (type) {
     case DISKCTL_INFO:
-        buf_u64(answer, d->image->bytes);
-        return 0;
+        return info(d, answer);
+    case DISKCTL_REGIONS:
+        return intent_duty_regions(d, &r, answer, e);
+    case DISKCTL_DOUBT:
+        return intent_duty_remove(d, e);
+    case DISKCTL_REBASE:
+        return rebase(d, p, len, e);
     case DISKCTL_LOG:
         return log_begin(d, &r, e);
     case DISKCTL_UNLOG:
@@ -274,15 +309,17 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
     case DISKCTL_PIECE:
         return replica_duty_piece(d, p, len, e);
     case DISKCTL_PREPARE:
-        return prepare(d, &r, e);
+        return prepare(d, &r, answer, e);
     case DISKCTL_DECIDE:
         return replica_duty_decide(d, e);
     case DISKCTL_DROP:
         replica_duty_drop(d);
         return 0;
-    case DISKCTL_FETCH:
     case DISKCTL_FORGET:
+        return log_forget(d, &r, e);
     case DISKCTL_REPLICA:
+        return replica_duty_begin(d, &r, e);
+    case DISKCTL_FETCH:
     case DISKCTL_PROMOTE:
         return with_number(d, type, &r, e);
     }
@@ -347,13 +384,16 @@ int duty_open(struct duty **out, const char *id, struct image *image,
         return err_sys(e, "disk");
     d->watch.ask = watch_ask;
     d->watch.wrote = watch_wrote;
+    d->watch.end = watch_end;
     d->image = image;
     d->server = server;
     d->journal_file.fd = -1;
     snprintf(d->id, sizeof d->id, "%s", id);
     sync_init(d);
+    intent_duty_init(d);
     d->block = malloc(EXTENTS_DATA_MAX);
-    if (!d->block || page_make(d, e) || duty_mark_read(d, e)) {
+    if (!d->block || page_make(d, e) || duty_mark_read(d, e) ||
+        intent_duty_open(d, e)) {
         duty_close(d, false);
         return -1;
     }
@@ -373,6 +413,7 @@ void duty_close(struct duty *d, bool end)
     if (!d)
         return;
     replica_duty_end(d, end);
+    intent_duty_close(d);
     epochlog_free(d->log);
     if (d->page) {
         page_store(&d->page->lost, 1);

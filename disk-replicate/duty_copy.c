@@ -99,10 +99,10 @@ static int blocks_each(struct duty *d, uint64_t at, uint32_t count,
     return 0;
 }
 
-static uint32_t blocks_from(const struct duty *d, uint64_t sector)
+static uint32_t blocks_from(uint64_t sector, uint64_t end)
 {
-    uint64_t n = (d->image->bytes - sector * SECTOR + EPOCHLOG_BLOCK - 1) /
-                 EPOCHLOG_BLOCK;
+    uint64_t n =
+        ((end - sector) * SECTOR + EPOCHLOG_BLOCK - 1) / EPOCHLOG_BLOCK;
 
     return n < DIGEST_BLOCKS ? (uint32_t)n : DIGEST_BLOCKS;
 }
@@ -141,15 +141,15 @@ static void digests_head(struct buf *b, uint64_t sector, uint32_t n,
 int duty_digests(struct duty *d, struct reader *r, struct buf *answer,
                  struct err *e)
 {
-    uint64_t sector = read_u64(r), seed = read_u64(r);
+    uint64_t sector = read_u64(r), seed = read_u64(r), end = read_u64(r);
 
-    if (!reader_done(r) || sector >= d->image->bytes / SECTOR)
+    if (!reader_done(r) || sector >= end || end > d->image->bytes / SECTOR)
         return err_set(e, "malformed request");
     struct digesting g = {answer, seed};
-    uint32_t n = blocks_from(d, sector);
+    uint32_t n = blocks_from(sector, end);
     uint64_t next = sector + n * (EPOCHLOG_BLOCK / SECTOR);
-    if (next > d->image->bytes / SECTOR)
-        next = d->image->bytes / SECTOR;
+    if (next > end)
+        next = end;
     buf_u64(answer, next);
     digests_head(answer, sector, n, seed);
     return blocks_each(d, sector * SECTOR, n, digest_add, &g, e);
@@ -180,7 +180,7 @@ int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
     struct comparing c = {.seed = read_u64(&r)};
 
     if (r.bad || zero || sector >= d->image->bytes / SECTOR || !n ||
-        n > blocks_from(d, sector) ||
+        n > blocks_from(sector, d->image->bytes / SECTOR) ||
         reader_left(&r) != (size_t)n * DIGEST_BYTES)
         return err_set(e, "malformed digests");
     c.digests = r.p;
@@ -230,7 +230,8 @@ int duty_check(struct duty *d, struct reader *r, struct buf *answer,
                          .digests = {answer, read_u64(r)}};
 
     if (!reader_done(r) || which > 1 || sector >= d->image->bytes / SECTOR ||
-        sector % (EPOCHLOG_BLOCK / SECTOR) || !n || n > blocks_from(d, sector))
+        sector % (EPOCHLOG_BLOCK / SECTOR) || !n ||
+        n > blocks_from(sector, d->image->bytes / SECTOR))
         return err_set(e, "malformed request");
     if (duty_log_usable(d, e))
         return -1;

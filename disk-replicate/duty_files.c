@@ -37,7 +37,7 @@ void duty_path(const struct duty *d, const char *suffix, char *out, size_t size)
 }
 
 /* /var/lib/understudy is the daemon's; in a lab it may come after us. */
-static int directory_make(const char *path, struct err *e)
+int duty_directory_make(const char *path, struct err *e)
 {
     char dir[512];
 
@@ -87,7 +87,7 @@ int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e)
             return err_sys(e, "remove %s", path);
         if (file_sync_dir(path, e))
             return -1;
-    } else if (directory_make(path, e) ||
+    } else if (duty_directory_make(path, e) ||
                file_replace(path, marks[mark], strlen(marks[mark]), true, e)) {
         return -1;
     }
@@ -102,7 +102,7 @@ int duty_journal_file(struct duty *d, bool create, struct err *e)
     int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0);
 
     duty_path(d, ".journal", path, sizeof path);
-    if (create && directory_make(path, e))
+    if (create && duty_directory_make(path, e))
         return -1;
     CLEANUP_CLOSE int fd = open(path, flags, 0600);
     if (fd < 0)

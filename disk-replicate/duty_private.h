@@ -9,6 +9,7 @@
 
 #include "disk-replicate/duty.h"
 #include "disk-replicate/epochlog.h"
+#include "disk-replicate/intent.h"
 #include "disk-replicate/journal.h"
 
 enum duty_mode {
@@ -20,6 +21,32 @@ enum duty_mode {
 
 /* What KEY.replica says. */
 enum duty_mark { MARK_NONE, MARK_SYNCING, MARK_WHOLE };
+
+struct flight {
+    uint64_t offset;
+    uint32_t len;
+    bool used;
+};
+
+/* The write-intent bitmap; see duty_intent.c. */
+struct duty_intent {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    /* Under `lock`. */
+    struct intent *bits; /* NULL: there is none */
+    uint8_t base[INTENT_ID];
+    bool flushing;
+    struct flight flight[SERVER_WORKERS_MAX]; /* writes under way */
+    /* The period: it began while `cut` was open; the image was synced since. */
+    bool period, synced, cleared;
+    uint64_t cut, began_ns, serial, tried;
+    bool quit;
+
+    struct store file[2]; /* that of `bits` is file[slot] */
+    unsigned slot;
+    pthread_t thread; /* syncs the image for a period */
+    bool started;
+};
 
 struct duty {
     struct server_watch watch; /* first */
@@ -41,6 +68,10 @@ struct duty {
     struct journal *journal; /* REPLICA */
     struct err broken;       /* why nothing can be applied; kind 0: it can */
     struct store journal_file;
+    bool same;                    /* REPLICA: our base is the primary's */
+    uint8_t next_base[INTENT_ID]; /* from the first epoch on */
+
+    struct duty_intent intent;
 };
 
 void duty_mode_set(struct duty *d, enum duty_mode to);
@@ -49,6 +80,28 @@ void duty_role_note(struct duty *d);
 
 /* The primary's log is there and lacks nothing. */
 int duty_log_usable(const struct duty *d, struct err *e);
+
+/* duty_intent.c. What there is of an earlier server. */
+void intent_duty_init(struct duty *d);
+int intent_duty_open(struct duty *d, struct err *e);
+void intent_duty_close(struct duty *d);
+/* A write of a worker begins; waits until its bits are durable. */
+void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len);
+void intent_duty_end(struct duty *d, uint64_t offset, uint32_t len);
+/* A log begins, empty. */
+void intent_duty_begin(struct duty *d);
+/* The control thread's. All zero: there is none. */
+void intent_duty_base(struct duty *d, uint8_t base[INTENT_ID]);
+int intent_duty_regions(struct duty *d, struct reader *r, struct buf *answer,
+                        struct err *e);
+/* A new bitmap instead of what there is. After an error there is none, which
+ * is safe. */
+int intent_duty_rebase(struct duty *d, const uint8_t base[INTENT_ID], bool all,
+                       struct err *e);
+/* None, durably. */
+int intent_duty_remove(struct duty *d, struct err *e);
+/* The other side has all up to `cut` on its disk; not 0. */
+void intent_duty_kept(struct duty *d, uint64_t cut);
 
 /* duty_copy.c: requests of the initial copy, and of comparing both sides. */
 int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
@@ -65,6 +118,7 @@ int duty_check(struct duty *d, struct reader *r, struct buf *answer,
 #define DUTY_KEY 17 /* with its NUL */
 void duty_path(const struct duty *d, const char *suffix, char *out,
                size_t size);
+int duty_directory_make(const char *path, struct err *e);
 int duty_mark_read(struct duty *d, struct err *e);
 /* The same of an image that nobody serves. */
 int duty_mark_of(const char *image, enum duty_mark *mark, struct err *e);
@@ -76,12 +130,12 @@ void duty_journal_config(struct duty *d, struct journal_config *c);
 void duty_journal_remove(struct duty *d);
 
 /* duty_replica.c */
-int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e);
+int replica_duty_begin(struct duty *d, struct reader *r, struct err *e);
 int replica_duty_live(struct duty *d, const void *p, size_t len, struct err *e);
 int replica_duty_piece(struct duty *d, const void *p, size_t len,
                        struct err *e);
 int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
-                         struct err *e);
+                         struct buf *answer, struct err *e);
 int replica_duty_decide(struct duty *d, struct err *e);
 void replica_duty_drop(struct duty *d);
 void replica_duty_hangup(struct duty *d);

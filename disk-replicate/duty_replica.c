@@ -2,6 +2,7 @@
 /* The duty of a backup's server; see duty.h. The control thread's. */
 #include "disk-replicate/duty_private.h"
 
+#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -22,12 +23,8 @@ static void journal_end(struct duty *d)
     d->journal = NULL;
 }
 
-/* The mark is there before the first byte is overwritten. */
-int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e)
+static int begin_check(const struct duty *d, uint64_t bytes, struct err *e)
 {
-    struct journal_config c;
-    uint64_t salt;
-
     if (d->mode == DUTY_LOG)
         return err_kind(e, ERR_REFUSED, "it is a protected VM's");
     if (d->image->read_only)
@@ -38,13 +35,43 @@ int replica_duty_begin(struct duty *d, uint64_t bytes, struct err *e)
         return err_hint(e, "truncate -s %lu %s, on this host", bytes,
                         d->image->path);
     }
+    return 0;
+}
+
+/* A bitmap of another base says nothing of what comes now. */
+static int base_find(struct duty *d, const uint8_t *theirs, const uint8_t *next,
+                     struct err *e)
+{
+    static const uint8_t none[INTENT_ID];
+    uint8_t ours[INTENT_ID];
+
+    intent_duty_base(d, ours);
+    d->same = memcmp(ours, none, sizeof ours) != 0 &&
+              !memcmp(ours, theirs, sizeof ours);
+    memcpy(d->next_base, d->same ? ours : next, sizeof d->next_base);
+    return d->same ? 0 : intent_duty_remove(d, e);
+}
+
+/* The mark is there before the first byte is overwritten. */
+int replica_duty_begin(struct duty *d, struct reader *r, struct err *e)
+{
+    uint64_t bytes = read_u64(r), salt;
+    const uint8_t *base = read_bytes(r, INTENT_ID),
+                  *next = read_bytes(r, INTENT_ID);
+    struct journal_config c;
+
+    if (!reader_done(r))
+        return err_set(e, "malformed DISK");
+    if (begin_check(d, bytes, e))
+        return -1;
     if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
         return err_sys(e, "random bytes");
     journal_end(d);
     err_clear(&d->broken);
     __atomic_store_n(&d->page->copied, 0, __ATOMIC_RELAXED);
     duty_mode_set(d, DUTY_REPLICA);
-    if (duty_mark_write(d, MARK_SYNCING, e) || duty_journal_file(d, true, e))
+    if (duty_mark_write(d, MARK_SYNCING, e) || base_find(d, base, next, e) ||
+        duty_journal_file(d, true, e))
         return -1;
     duty_journal_config(d, &c);
     if (journal_format(&c, salt, 0, clock_wall_ms(), e))
@@ -90,9 +117,20 @@ int replica_duty_piece(struct duty *d, const void *p, size_t len, struct err *e)
     return journal_receive(d->journal, p, len, e);
 }
 
-/* From the first one on the image, with the journal, is of use. */
+/* The image, with the journal, is of use from now on, and nothing is in it that
+ * the primary does not have; the bitmap says that before the mark does. Without
+ * one, the next copy is a whole one. */
+static int first_prepared(struct duty *d, struct err *e)
+{
+    struct err why = ERR_INIT;
+
+    if (intent_duty_rebase(d, d->next_base, false, &why))
+        log_warn("disk=%s no bitmap: %s", d->id, why.text);
+    return duty_mark_write(d, MARK_WHOLE, e);
+}
+
 int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
-                         struct err *e)
+                         struct buf *answer, struct err *e)
 {
     struct store *image = &d->image->store;
     bool first = d->mark == MARK_SYNCING;
@@ -103,8 +141,9 @@ int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
         return err_set(e, "there is no journal");
     if ((first && image->ops->sync(image, e)) ||
         journal_prepare(d->journal, t, clock_wall_ms(), first, e) ||
-        (first && duty_mark_write(d, MARK_WHOLE, e)))
+        (first && first_prepared(d, e)))
         return -1;
+    buf_u64(answer, journal_status(d->journal).applied);
     fault_point("duty.prepared");
     return 0;
 }

@@ -12,6 +12,7 @@
 #define MAGIC          "UNDRINTN"
 #define VERSION        1
 #define START          4096u
+#define BASE_AT        (8 + 4 + 4 + INTENT_ID)
 #define SECTOR_BYTES   512u
 #define SECTOR_BITS    504u /* bytes of bits in a sector */
 #define SECTOR_REGIONS (SECTOR_BITS * 8)
@@ -247,6 +248,23 @@ static int header_check(const struct intent_config *c, struct err *e)
         return err_kind(e, ERR_GONE, "there is no bitmap in %s", c->file->name);
     return err_kind(e, ERR_REFUSED, "%s is the bitmap of another image or base",
                     c->file->name);
+}
+
+int intent_base(const struct intent_config *c, uint8_t base[INTENT_ID],
+                struct err *e)
+{
+    struct intent_config found = *c;
+    uint8_t head[SECTOR_BYTES];
+
+    if (config_check(c, e) ||
+        c->file->ops->read(c->file, 0, head, sizeof head, e))
+        return -1;
+    memcpy(found.base, head + BASE_AT, INTENT_ID);
+    if (header_check(&found, NULL))
+        return err_kind(e, ERR_GONE, "%s is no bitmap of this image",
+                        c->file->name);
+    memcpy(base, found.base, INTENT_ID);
+    return 0;
 }
 
 static int bits_read(struct intent *i, struct err *e)

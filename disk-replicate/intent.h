@@ -40,6 +40,10 @@ struct intent_config {
 uint64_t intent_file_bytes(uint64_t image_bytes);
 /* A new bitmap, durable: all regions set, or none. */
 int intent_format(const struct intent_config *c, bool all, struct err *e);
+/* The base of the bitmap that is there; c->base does not matter. ERR_GONE:
+ * there is none of that image and size. */
+int intent_base(const struct intent_config *c, uint8_t base[INTENT_ID],
+                struct err *e);
 /* What it holds. ERR_GONE: there is none; ERR_REFUSED: it is another image's,
  * of another size, or of another base. */
 int intent_open(struct intent **i, const struct intent_config *c,

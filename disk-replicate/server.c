@@ -15,7 +15,6 @@
 #include "disk-replicate/nbd.h"
 #include "disk-replicate/ranges.h"
 
-#define WORKERS_MAX   64
 #define BUFFER_BYTES  NBD_LENGTH_MAX
 #define BUFFER_COMMON (1280u << 10) /* Linux's usual largest request */
 #define STACK_BYTES   (256u << 10)
@@ -29,7 +28,7 @@ struct worker {
 struct server {
     struct image *image;
     struct server_watch *watch; /* NULL: nobody */
-    struct worker worker[WORKERS_MAX];
+    struct worker worker[SERVER_WORKERS_MAX];
     unsigned workers;
     int fd; /* of the connection */
     pthread_mutex_t receive, send, state;
@@ -149,7 +148,7 @@ static void job_run(struct server *s, struct job *j, uint8_t *data)
     struct server_watch *w = s->watch;
 
     if (!j->error && w)
-        j->error = w->ask(w, job_writes(j));
+        j->error = w->ask(w, job_writes(j), h->offset, h->length);
     if (j->error)
         return;
     j->zeroes = w && __atomic_load_n(&w->discards_zero, __ATOMIC_SEQ_CST);
@@ -157,6 +156,8 @@ static void job_run(struct server *s, struct job *j, uint8_t *data)
     if (w && job_writes(j) && (h->command != NBD_TRIM || j->zeroes))
         w->wrote(w, h->offset, h->length, h->command == NBD_WRITE ? data : NULL,
                  j->error);
+    if (w && job_writes(j))
+        w->end(w, h->offset, h->length);
 }
 
 static void job_count(struct server_counts *c, const struct job *j)
@@ -366,9 +367,9 @@ static int buffer_get(struct worker *w, struct err *e)
 int server_open(struct server **out, struct image *image, unsigned workers,
                 struct err *e)
 {
-    if (!workers || workers > WORKERS_MAX)
+    if (!workers || workers > SERVER_WORKERS_MAX)
         return err_kind(e, ERR_USAGE, "%u workers, 1 to %d are possible",
-                        workers, WORKERS_MAX);
+                        workers, SERVER_WORKERS_MAX);
     struct server *s = calloc(1, sizeof *s);
     if (!s)
         return err_sys(e, "server");

@@ -12,6 +12,8 @@
 #include "common/err.h"
 #include "disk-replicate/image.h"
 
+#define SERVER_WORKERS_MAX 64
+
 struct server;
 
 enum server_end {
@@ -28,12 +30,15 @@ struct server_counts {
 
 /* Called by the workers, several at once; a request's own range is theirs. */
 struct server_watch {
-    /* Before each; an errno refuses it. */
-    int (*ask)(struct server_watch *w, bool writes);
+    /* Before each; an errno refuses it. May wait. */
+    int (*ask)(struct server_watch *w, bool writes, uint64_t offset,
+               uint32_t len);
     /* After each that wrote, or tried to (`error`), before it is answered and
      * before an overlapping one begins. `data` NULL: zeroes. */
     void (*wrote)(struct server_watch *w, uint64_t offset, uint32_t len,
                   const void *data, int error);
+    /* After each that writes and was not refused, behind `wrote`. */
+    void (*end)(struct server_watch *w, uint64_t offset, uint32_t len);
     /* Discards have to read as zeroes; else they are hints, nobody is told of
      * them, and what they leave is seen by reading. Atomic. */
     bool discards_zero;

@@ -27,5 +27,5 @@ for round in 1 2 3; do
 done
 us $from unprotect web || fail "unprotect"
 await 5 host_is_clean $to || fail "something is left on $to"
-[ -z "$(ls "$WORK/$to/var/lib/understudy/disk")" ] || fail "the image on $to is still a replica's"
+image_is_plain $to || fail "the image on $to is still a replica's"
 disk_goes_on $from web || fail "the guest does not go on"

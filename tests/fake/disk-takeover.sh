@@ -34,4 +34,4 @@ takeover.*) await 10 hit birch || fail "no takeover" ;;
 esac
 disk_taken_over_well birch web "$steps"
 grep -q 'is what the image holds' "$WORK"/birch/run/understudy/disk/*.log || fail "no disk was promoted"
-[ -z "$(ls "$WORK/birch/var/lib/understudy/disk")" ] || fail "the image is still a replica's"
+image_is_plain birch || fail "the image is still a replica's"

@@ -95,6 +95,9 @@ disk_goes_on() { # HOST NAME: is being written
         [ "$(guest "$1" first "$2")" -gt "$before" ]
 }
 disk_stands() { ! disk_goes_on "$@"; }
+image_is_plain() { # HOST: and no replica; bitmaps may be there
+    [ -z "$(find "$WORK/$1/var/lib/understudy/disk" -type f ! -name '*.intent')" ]
+}
 # None of its processes sees another one die before it.
 disk_host_die() { # HOST
     host_signal "$1" STOP

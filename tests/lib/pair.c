@@ -157,10 +157,12 @@ static void shell_check(struct pair *p, uint64_t epoch)
 }
 
 /* Apply thread: `epoch` is committed, `applied` is in the shell. */
-static void replica_acks(void *arg, uint64_t epoch, uint64_t applied)
+static void replica_acks(void *arg, uint64_t epoch, uint64_t applied,
+                         uint64_t disks)
 {
     struct pair *p = arg;
 
+    (void)disks;
     if (applied != epoch - 1)
         complain(p, "ack", "before the last epoch was applied");
     if (applied)
@@ -345,7 +347,7 @@ static void *loop_main(void *arg)
             loop_lost(p);
         else if (i->kind == ITEM_RECORD)
             loop_record(p, i);
-        else if (engine_acked(p->engine, i->epoch, &e))
+        else if (engine_acked(p->engine, i->epoch, 0, &e))
             complain(p, "engine", e.text);
         free(i);
         pthread_mutex_lock(&p->lock);

@@ -323,7 +323,7 @@ static void commit_state_and_ack_survive_and_refuse_cuts(void **state)
 {
     struct epoch_commit c = {.epoch = 5, .pages = 6, .chunks = 7, .bytes = 8},
                         c2;
-    struct epoch_ack a = {5, 4}, a2;
+    struct epoch_ack a = {5, 4, 3}, a2;
     struct buf b = {0};
     const uint8_t *s;
     size_t n;

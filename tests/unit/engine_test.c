@@ -356,10 +356,10 @@ static void an_ack_of_what_was_not_sent_is_refused(void **state)
     p->config.interval_ms = 10000;
     p->config.shortest_ms = 10000;
     pair_start(p);
-    assert_int_equal(engine_acked(p->engine, 0, &e), -1);
+    assert_int_equal(engine_acked(p->engine, 0, 0, &e), -1);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
-    assert_int_equal(engine_acked(p->engine, 2, &e), -1);
-    assert_int_equal(engine_acked(p->engine, 1, &e), 0); /* repeated */
+    assert_int_equal(engine_acked(p->engine, 2, 0, &e), -1);
+    assert_int_equal(engine_acked(p->engine, 1, 0, &e), 0); /* repeated */
     assert_int_equal(peek(&p->device.committed), 1);
     pair_free(p);
 }

@@ -38,9 +38,10 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static uint64_t acked;
 static bool gate_closed, at_gate;
 
-static void ack(void *arg, uint64_t epoch, uint64_t applied)
+static void ack(void *arg, uint64_t epoch, uint64_t applied, uint64_t disks)
 {
     (void)arg;
+    (void)disks;
     pthread_mutex_lock(&lock);
     assert_int_equal(applied, epoch - 1);
     acked = epoch;
