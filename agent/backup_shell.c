@@ -101,7 +101,7 @@ static int shell_build(struct shell_job *j, struct err *e)
         return -1;
     c.domid = j->shell;
     memcpy(c.name, j->vm.name, sizeof c.name);
-    if (disk_replica_new(&c.disks, j->shell, e) ||
+    if (disk_replica_new(&c.disks, j->shell, j->b->a->cfg.durable_ack, e) ||
         replica_open(&j->rep, j->hv, &c, e)) {
         struct err ignored = ERR_INIT;
         if (c.disks)

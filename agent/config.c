@@ -39,6 +39,7 @@ static const struct number {
     {"fence_ms", offsetof(struct config, fence_ms), 30000, 100, 600000},
     {"disk_log_mb", offsetof(struct config, disk_log_mb), 64, 1, 64},
     {"disk_copy_mb_s", offsetof(struct config, disk_copy_mb_s), 0, 0, 1 << 20},
+    {"durable_ack", offsetof(struct config, durable_ack), 0, 0, 1},
     {"watchdog_s", offsetof(struct config, watchdog_s), 0, 0, 600},
     {"max_clients", offsetof(struct config, max_clients), 64, 4, 1024},
 };

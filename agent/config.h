@@ -57,6 +57,9 @@ struct config {
     /* disk_copy_mb_s=0 (0: no limit; to 2^20): how fast disks are copied and
      * compared */
     unsigned disk_copy_mb_s;
+    /* durable_ack=0 (0..1): as a backup, an epoch's disk writes are on this
+     * host's disk before it is acknowledged */
+    unsigned durable_ack;
     /* kernel_dirs="": folders that VMs are started from, with colons between;
      * "": hypervisor/xl/files.c has them */
     char kernel_dirs[512];

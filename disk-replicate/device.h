@@ -23,7 +23,9 @@
  * at by an initial copy, or by comparing both sides; 0: as fast as can be. */
 int disk_device_new(struct checkpoint_device **d, uint32_t domid, int expected,
                     unsigned log_mb, unsigned copy_mb_s, struct err *e);
-int disk_replica_new(struct replica_device **d, uint32_t domid, struct err *e);
+/* `durable`: what is prepared is on this host's disk. */
+int disk_replica_new(struct replica_device **d, uint32_t domid, bool durable,
+                     struct err *e);
 
 /* --- Comparing both sides while the guest runs and epochs go on --------------
  *

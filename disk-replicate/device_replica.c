@@ -32,6 +32,7 @@ struct replica_disks {
     struct replica_device dev; /* first */
     struct disk disk[DISKS_MAX];
     int n;
+    bool durable;
 };
 
 static struct replica_disks *disks_of(struct replica_device *d)
@@ -151,7 +152,8 @@ static int disks_record(struct replica_device *dev, const void *payload,
     return piece(d, rest, rest_len, e);
 }
 
-static int disk_prepare(struct disk *d, uint64_t epoch, struct err *e)
+static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
+                        struct err *e)
 {
     uint8_t p[32] = {0};
 
@@ -160,6 +162,7 @@ static int disk_prepare(struct disk *d, uint64_t epoch, struct err *e)
                        d->server.id);
     put_le64(p, epoch);
     put_le32(p + 8, d->pieces);
+    put_le32(p + 12, durable);
     put_le64(p + 16, d->bytes);
     put_le64(p + 24, XXH3_64bits_digest(d->hash));
     struct buf kept = {0};
@@ -181,7 +184,7 @@ static int disks_prepare(struct replica_device *dev, uint64_t epoch,
 
     *kept = epoch;
     for (int i = 0; i < all->n; i++) {
-        if (disk_prepare(&all->disk[i], epoch, e))
+        if (disk_prepare(&all->disk[i], epoch, all->durable, e))
             return -1;
         if (all->disk[i].kept < *kept)
             *kept = all->disk[i].kept;
@@ -287,7 +290,8 @@ static int disks_connect(struct replica_disks *all,
     return 0;
 }
 
-int disk_replica_new(struct replica_device **out, uint32_t domid, struct err *e)
+int disk_replica_new(struct replica_device **out, uint32_t domid, bool durable,
+                     struct err *e)
 {
     char ids[DISKS_MAX][DISK_ID];
     int n = diskctl_disks(domid, ids, e);
@@ -299,6 +303,7 @@ int disk_replica_new(struct replica_device **out, uint32_t domid, struct err *e)
     if (!all)
         return err_sys(e, "disks");
     all->dev.ops = &ops;
+    all->durable = durable;
     all->dev.max_bytes = (uint64_t)n * DISK_EPOCH_BYTES;
     if (disks_connect(all, ids, n, e)) {
         disks_free(&all->dev);
@@ -312,7 +317,7 @@ int disk_replica_promote(uint32_t domid, uint64_t epoch, struct err *e)
 {
     struct replica_device *d = NULL;
 
-    if (disk_replica_new(&d, domid, e))
+    if (disk_replica_new(&d, domid, false, e))
         return -1;
     int rc = d ? disks_promote(d, epoch, e) : 0;
     if (d)

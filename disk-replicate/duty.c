@@ -235,12 +235,12 @@ static int prepare(struct duty *d, struct reader *r, struct buf *answer,
 {
     struct journal_totals t = {.epoch = read_u64(r), .pieces = read_u32(r)};
 
-    uint32_t zero = read_u32(r);
+    uint32_t durable = read_u32(r);
     t.bytes = read_u64(r);
     t.digest = read_u64(r);
-    if (!reader_done(r) || zero)
+    if (!reader_done(r) || durable > 1)
         return err_set(e, "malformed request");
-    return replica_duty_prepare(d, &t, answer, e);
+    return replica_duty_prepare(d, &t, durable, answer, e);
 }
 
 static int with_number(struct duty *d, enum diskctl_type type, struct reader *r,

@@ -130,7 +130,7 @@ static int first_prepared(struct duty *d, struct err *e)
 }
 
 int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
-                         struct buf *answer, struct err *e)
+                         bool durable, struct buf *answer, struct err *e)
 {
     struct store *image = &d->image->store;
     bool first = d->mark == MARK_SYNCING;
@@ -140,7 +140,7 @@ int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
     if (!d->journal)
         return err_set(e, "there is no journal");
     if ((first && image->ops->sync(image, e)) ||
-        journal_prepare(d->journal, t, clock_wall_ms(), first, e) ||
+        journal_prepare(d->journal, t, clock_wall_ms(), first || durable, e) ||
         (first && first_prepared(d, e)))
         return -1;
     buf_u64(answer, journal_status(d->journal).applied);

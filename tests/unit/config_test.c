@@ -105,6 +105,7 @@ static void every_key_is_read(void **state)
              "buffer_mb=8\nstaging_mb=128\n"
              "max_vms=5\nmax_clients=7\nlog='debug'\n"
              "kernel_dirs=\"/boot:/srv/kernels\"\n"
+             "durable_ack=1\n"
              "disk_dirs=\"/dev/vg0\"\n");
     if (config_load(&c, path, &e))
         fail_msg("%s", e.text);
@@ -121,6 +122,7 @@ static void every_key_is_read(void **state)
     assert_int_equal(c.max_clients, 7);
     assert_int_equal(c.log, LOG_DEBUG);
     assert_string_equal(c.kernel_dirs, "/boot:/srv/kernels");
+    assert_int_equal(c.durable_ack, 1);
     assert_string_equal(c.disk_dirs, "/dev/vg0");
 }
 
