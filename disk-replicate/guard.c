@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -69,6 +71,25 @@ static int replica_check(const char *image, struct err *e)
 /* --- Files ------------------------------------------------------------------
  */
 
+/* There a lease is refused for reasons of the server's as well
+ * (fs/nfs/nfs4proc.c, nfs4_proc_setlease; fs/smb/client/cifsfs.c,
+ * cifs_setlease). */
+static bool is_remote(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs))
+        return true;
+    switch ((uint32_t)fs.f_type) {
+    case NFS_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+        return true;
+    }
+    return false;
+}
+
 /* A lease for reading is granted exactly when nobody has it open for writing
  * (fs/locks.c). File systems without leases are not asked. */
 static int writers_check(const char *image, struct err *e)
@@ -77,6 +98,8 @@ static int writers_check(const char *image, struct err *e)
 
     if (fd < 0)
         return err_sys(e, "open disk image %s", image);
+    if (is_remote(fd))
+        return 0;
     if (!fcntl(fd, F_SETLEASE, F_RDLCK)) {
         fcntl(fd, F_SETLEASE, F_UNLCK);
         return 0;
