@@ -192,7 +192,7 @@ static int disks_copy(struct checkpoint_device *d, bool begin,
     for (int i = 0; i < all->n; i++)
         if (disks_image_put(all, &all->disk[i], sink, e))
             return -1;
-    return 0;
+    return disks_settle(all, sink, e);
 }
 
 /* --- Epochs ------------------------------------------------------------------

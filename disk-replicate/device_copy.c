@@ -13,6 +13,7 @@
 #define REGION_SECTORS (INTENT_REGION / SECTOR)
 #define WINDOW_SECTORS (16u << 20 >> 9) /* that are asked for at once */
 #define ANSWER_NS      (60 * NS_PER_SEC)
+#define SETTLED_NS     (120 * NS_PER_SEC)
 
 /* --- Regions: of the part of the image that is looked at --------------------
  */
@@ -276,5 +277,48 @@ int disks_image_put(struct disks *all, struct disk *d,
     log_info("disk=%s copied=%lu KiB compared=%lu KiB of=%lu KiB", d->server.id,
              d->differed * SECTOR >> 10, d->compared * SECTOR >> 10,
              d->sectors * SECTOR >> 10);
+    return 0;
+}
+
+static int settled_ask(struct disks *all, struct disk *d,
+                       const struct device_sink *sink, struct err *e)
+{
+    uint8_t p[DIGEST_HEAD] = {0};
+
+    put_le64(p + 16, all->seed);
+    return disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_ASK, p,
+                             sizeof p, sink, e);
+}
+
+static int settled_read(const struct disks *all, const struct disk *d,
+                        struct err *e)
+{
+    struct reader r = reader_of(all->answer.data, all->answer.len);
+    bool fits = read_u32(&r) == d->device && !read_u32(&r) && !read_u64(&r) &&
+                reader_done(&r);
+
+    return fits ? 0 : err_set(e, "an answer that was not asked for");
+}
+
+int disks_settle(struct disks *all, const struct device_sink *sink,
+                 struct err *e)
+{
+    for (int i = 0; i < all->n; i++) {
+        struct disk *d = &all->disk[i];
+        uint64_t asked = clock_ns();
+        int r = settled_ask(all, d, sink, e);
+        while (!r) {
+            if (disks_early(all) && disks_changes_put(all, sink, e))
+                return -1;
+            buf_clear(&all->answer);
+            r = sink->answer(sink->arg, &all->answer, e);
+            if (!r && clock_ns() - asked > SETTLED_NS)
+                return err_kind(e, ERR_TIMEOUT,
+                                "disk %s: the backup's medium takes too long",
+                                d->server.id);
+        }
+        if (r < 0 || settled_read(all, d, e))
+            return -1;
+    }
     return 0;
 }

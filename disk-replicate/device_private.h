@@ -71,6 +71,11 @@ int disks_changes_put(struct disks *all, const struct device_sink *sink,
 int disks_image_put(struct disks *all, struct disk *d,
                     const struct device_sink *sink, struct err *e);
 
+/* What was sent is on the media over there, so that the first epoch, which is
+ * waited for as all others are, does not wait for that. */
+int disks_settle(struct disks *all, const struct device_sink *sink,
+                 struct err *e);
+
 /* device_verify.c; engine thread, except new and free. */
 struct verify *verify_new(void);
 void verify_free(struct verify *v);

@@ -56,7 +56,8 @@ enum diskctl_type {
     DISKCTL_REPLICA,
     DISKCTL_LIVE, /* a piece of the initial copy */
     /* digests -> a bit a block, the lowest first: differs. Of a replica that
-     * follows, what was decided is applied before. */
+     * follows, what was decided is applied before. None, from sector 0 -> when
+     * the image is synced. */
     DISKCTL_COMPARE,
     DISKCTL_PIECE, /* one of the next epoch */
     /* 8 epoch, 4 pieces, 4 durable: 0 or 1, 8 bytes, 8 digest -> 8 the last

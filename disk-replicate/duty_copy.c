@@ -179,6 +179,8 @@ int duty_compare(struct duty *d, const void *p, size_t len, struct buf *answer,
     uint32_t n = read_u32(&r), zero = read_u32(&r);
     struct comparing c = {.seed = read_u64(&r)};
 
+    if (!n && !sector && !zero && reader_done(&r))
+        return replica_duty_sync(d, e);
     if (r.bad || zero || sector >= d->image->bytes / SECTOR || !n ||
         n > blocks_from(sector, d->image->bytes / SECTOR) ||
         reader_left(&r) != (size_t)n * DIGEST_BYTES)

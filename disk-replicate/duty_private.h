@@ -143,6 +143,8 @@ int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e);
 bool replica_duty_idle(struct duty *d);
 /* Apply all that is decided. Fine where nothing is. */
 int replica_duty_settle(struct duty *d, struct err *e);
+/* What was copied is on the medium. */
+int replica_duty_sync(struct duty *d, struct err *e);
 void replica_duty_end(struct duty *d, bool end);
 
 #endif

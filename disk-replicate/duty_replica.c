@@ -3,6 +3,7 @@
 #include "disk-replicate/duty_private.h"
 
 #include <string.h>
+#include <fcntl.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -99,8 +100,19 @@ int replica_duty_live(struct duty *d, const void *p, size_t len, struct err *e)
                 ? image->ops->write(image, at, one.data, bytes, e)
                 : image->ops->zero(image, at, bytes, e))
             return -1;
+        /* Begin to write it, so that the sync at the end is a short one. */
+        if (one.kind == EXTENT_DATA)
+            (void)sync_file_range(image->fd, (off_t)at, (off_t)bytes,
+                                  SYNC_FILE_RANGE_WRITE);
     }
     return 0;
+}
+
+int replica_duty_sync(struct duty *d, struct err *e)
+{
+    if (is_replica(d, e))
+        return -1;
+    return d->image->store.ops->sync(&d->image->store, e);
 }
 
 int replica_duty_piece(struct duty *d, const void *p, size_t len, struct err *e)

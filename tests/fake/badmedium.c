@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/* A medium that fails: while the file BADMEDIUM_SWITCH is there, what it names
- * (read, write or sync) of files whose path ends in BADMEDIUM_FILE returns EIO.
- * For LD_PRELOAD, built and used by disk-eio.sh. */
+/* A medium that is bad: while the file BADMEDIUM_SWITCH is there, what it names
+ * (read, write or sync) of files whose path ends in BADMEDIUM_FILE returns EIO;
+ * or, with `slow`, their sync takes BADMEDIUM_MS for each MiB that was written
+ * since the last one. For LD_PRELOAD, built and used by disk-eio.sh and
+ * disk-slow.sh. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+static long written;
 
 static int is_on(const char *what)
 {
@@ -46,6 +51,8 @@ ssize_t pread(int fd, void *p, size_t n, off_t at)
 
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 {
+    if (is_bad(fd, "slow"))
+        __atomic_add_fetch(&written, (long)n, __ATOMIC_RELAXED);
     return is_bad(fd, "write") ? -1 : syscall(SYS_pwrite64, fd, p, n, at);
 }
 
@@ -57,5 +64,13 @@ int fallocate(int fd, int mode, off_t at, off_t n)
 
 int fdatasync(int fd)
 {
+    const char *text = getenv("BADMEDIUM_MS");
+
+    if (is_bad(fd, "slow") && text) {
+        long bytes = __atomic_exchange_n(&written, 0, __ATOMIC_RELAXED);
+        long ms = (bytes >> 10) * atol(text) >> 10;
+        struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+        nanosleep(&t, NULL);
+    }
     return is_bad(fd, "sync") ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
