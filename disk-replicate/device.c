@@ -143,19 +143,22 @@ int disks_changes_put(struct disks *all, const struct device_sink *sink,
     return log_forget(all, e);
 }
 
-/* Its size, and whose changes its bitmap has. */
+/* Its size, whose changes its bitmap has, and which medium it is on. */
 static int begin_put(struct disks *all, struct disk *d,
                      const struct device_sink *sink, struct err *e)
 {
-    uint8_t p[8 + 2 * INTENT_ID];
+    struct buf *p = &all->piece;
 
     if (getrandom(d->next_base, INTENT_ID, 0) != INTENT_ID)
         return err_sys(e, "random bytes");
-    put_le64(p, d->sectors * SECTOR);
-    memcpy(p + 8, d->base, INTENT_ID);
-    memcpy(p + 8 + INTENT_ID, d->next_base, INTENT_ID);
-    return disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, p,
-                             sizeof p, sink, e);
+    buf_clear(p);
+    buf_u64(p, d->sectors * SECTOR);
+    buf_put(p, d->base, INTENT_ID);
+    buf_put(p, d->next_base, INTENT_ID);
+    if (diskctl_call(&d->server, DISKCTL_MEDIUM, NULL, 0, p, e))
+        return -1;
+    return disks_payload_put(all, d, EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN,
+                             p->data, p->len, sink, e);
 }
 
 static int copy_begin(struct disks *all, const struct device_sink *sink,

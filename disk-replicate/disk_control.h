@@ -51,8 +51,9 @@ enum diskctl_type {
      * its disk for good */
     DISKCTL_FORGET,
     /* The backup's. REPLICA: 8 bytes of the primary's image, 16 base of its
-     * bitmap, 16 a new base, for when ours is another one; what is here is
-     * overwritten from now on, and of no use until the first epoch. */
+     * bitmap, 16 a new base, for when ours is another one, then the name of its
+     * medium; what is here is overwritten from now on, and of no use until the
+     * first epoch. The same medium: ERR_REFUSED. */
     DISKCTL_REPLICA,
     DISKCTL_LIVE, /* a piece of the initial copy */
     /* digests -> a bit a block, the lowest first: differs. Of a replica that
@@ -72,6 +73,7 @@ enum diskctl_type {
      * lowest first: what it held then is not known. `which` 0: at the last
      * commit; 1: at the cut that was fetched. */
     DISKCTL_CHECK,
+    DISKCTL_MEDIUM, /* -> the name of its medium, medium.h */
 };
 
 #define REGIONS_MAX 16384u /* at once */

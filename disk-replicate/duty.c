@@ -14,6 +14,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "disk-replicate/medium.h"
 #include "disk-replicate/record.h"
 
 /* How long a write waits for room in the log. A guest whose tasks wait for
@@ -279,6 +280,7 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
             struct buf *answer, struct err *e)
 {
     struct reader r = reader_of(p, len);
+    char medium[MEDIUM_MAX];
 
     switch (type) {
     case DISKCTL_INFO:
@@ -289,6 +291,10 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
         return intent_duty_remove(d, e);
     case DISKCTL_REBASE:
         return rebase(d, p, len, e);
+    case DISKCTL_MEDIUM:
+        medium_name(d->image->path, medium);
+        buf_put(answer, medium, strlen(medium));
+        return 0;
     case DISKCTL_LOG:
         return log_begin(d, &r, e);
     case DISKCTL_UNLOG:

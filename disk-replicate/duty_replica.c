@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "disk-replicate/medium.h"
 
 static int is_replica(const struct duty *d, struct err *e)
 {
@@ -39,6 +40,21 @@ static int begin_check(const struct duty *d, uint64_t bytes, struct err *e)
     return 0;
 }
 
+/* What is written here would be written there. */
+static int medium_check(const struct duty *d, const uint8_t *theirs, size_t len,
+                        struct err *e)
+{
+    char ours[MEDIUM_MAX];
+
+    medium_name(d->image->path, ours);
+    if (!ours[0] || strlen(ours) != len || memcmp(ours, theirs, len) != 0)
+        return 0;
+    err_kind(e, ERR_REFUSED, "%s is the primary's own disk: both are on %s",
+             d->image->path, ours);
+    return err_hint(e, "disks are copied, not shared: name an image of this "
+                       "host's own as its target here");
+}
+
 /* A bitmap of another base says nothing of what comes now. */
 static int base_find(struct duty *d, const uint8_t *theirs, const uint8_t *next,
                      struct err *e)
@@ -61,9 +77,9 @@ int replica_duty_begin(struct duty *d, struct reader *r, struct err *e)
                   *next = read_bytes(r, INTENT_ID);
     struct journal_config c;
 
-    if (!reader_done(r))
+    if (r->bad || reader_left(r) >= MEDIUM_MAX)
         return err_set(e, "malformed DISK");
-    if (begin_check(d, bytes, e))
+    if (begin_check(d, bytes, e) || medium_check(d, r->p, reader_left(r), e))
         return -1;
     if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
         return err_sys(e, "random bytes");
