@@ -3,6 +3,7 @@
  * over. Loop thread; building, discarding and taking over are jobs, applying is
  * the replica's own thread. */
 #include "agent/backup.h"
+#include "agent/disk_status.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -555,6 +556,7 @@ static void backup_status(struct agent *a, json_t *out)
     struct backup *b = a->priv;
     struct replica_status st = {0};
 
+    disk_status_put(out, b->shell ? b->shell : a->rec.domid);
     if (b->rep) {
         replica_status(b->rep, &st);
         json_object_set_new(out, "bytes_received",

@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "agent/control.h"
+#include "agent/disk_status.h"
 #include "agent/hosts.h"
 #include "agent/job.h"
-#include "disk-replicate/look.h"
 
 /* --- disk-list ----------------------------------------------------------- */
 
@@ -22,43 +22,6 @@ struct list {
     uint32_t domid;
     json_t *disks;
 };
-
-static const char *state_of(const struct disk_view *v)
-{
-    const struct disk_page *p = &v->page;
-
-    if (!v->server)
-        return "no server";
-    switch (p->role) {
-    case DISK_PRIMARY:
-        return p->lost ? "lost" : p->copied < p->bytes ? "syncing" : "in sync";
-    case DISK_COPYING:
-        return "syncing";
-    case DISK_FOLLOWS:
-        return "in sync";
-    case DISK_HELD:
-        return "held";
-    case DISK_UNUSABLE:
-        return "unusable";
-    default:
-        return v->read_only ? "read-only" : "plain";
-    }
-}
-
-static const char *role_of(const struct disk_view *v)
-{
-    switch (v->page.role) {
-    case DISK_PRIMARY:
-        return "primary";
-    case DISK_COPYING:
-    case DISK_FOLLOWS:
-    case DISK_HELD:
-    case DISK_UNUSABLE:
-        return "backup";
-    default:
-        return "none";
-    }
-}
 
 /* The VM's name, of its replica as well. */
 static void vm_name(struct list *l, uint32_t domid, json_t *o)
@@ -81,20 +44,9 @@ static void list_add(void *arg, const struct disk_view *v)
 
     if (l->only && (!v->of_vm || v->domid != l->domid))
         return;
-    json_t *o = json_pack("{ss so sI ss ss sI}", "id", v->id, "image",
-                          text_json(v->image), "bytes",
-                          (json_int_t)v->page.bytes, "role", role_of(v),
-                          "state", state_of(v), "pid", (json_int_t)v->server);
-    if (v->of_vm) {
-        json_object_set_new(o, "disk", json_string(v->vdev));
+    json_t *o = disk_status_json(v);
+    if (v->of_vm)
         vm_name(l, v->domid, o);
-    }
-    if (!strcmp(state_of(v), "syncing"))
-        json_object_set_new(o, "copied_bytes",
-                            json_integer((json_int_t)v->page.copied));
-    if (v->page.role == DISK_PRIMARY)
-        json_object_set_new(o, "backlog_bytes",
-                            json_integer((json_int_t)v->page.held_bytes));
     json_array_append_new(l->disks, o);
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/disk_status.h"
 #include "agent/paths.h"
 #include "agent/vif_follow.h"
 #include "common/clock.h"
@@ -374,8 +375,10 @@ void primary_status(struct agent *a, json_t *out)
     struct primary *p = a->priv;
     struct engine_status st;
 
-    if (!p->eng)
+    if (!p->eng) {
+        disk_status_put(out, a->rec.domid);
         return;
+    }
     engine_status(p->eng, &st);
     number_put(out, "epoch", st.committed);
     number_put(out, "epochs", st.epochs);
@@ -402,5 +405,6 @@ void primary_status(struct agent *a, json_t *out)
     stat_put(out, "dirty_pages", &st.dirty_pages);
     stat_put(out, "epoch_bytes", &st.bytes);
     disks_put(out, &st.load);
+    disk_status_put(out, a->rec.domid);
     sync_put(out, &st);
 }

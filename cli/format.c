@@ -444,9 +444,7 @@ static void totals(FILE *f, const json_t *vm)
              cli_number(vm, "dropped_packets", 0));
     }
     if (json_is_object(disks)) {
-        format_bytes(a, cli_number(disks, "bytes", 0));
-        format_bytes(b, cli_number(disks, "backlog_bytes", 0));
-        line(f, "Disks:", "%s, %s not yet on the other host", a, b);
+        format_disks_status(f, disks);
     }
     if (json_is_object(takeover)) {
         cell(a, takeover, "detect_ms", format_ms);

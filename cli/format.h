@@ -32,6 +32,8 @@ void format_arbiter(FILE *f, const json_t *o);
 void format_peers(FILE *f, const json_t *list);
 /* The answer to disk-list: a line a disk, with a head line (format_disk.c). */
 void format_disks(FILE *f, const json_t *list);
+/* "disks" of a VM's status: a line, and one for each. */
+void format_disks_status(FILE *f, const json_t *disks);
 /* It has no server, or its log lacks something. */
 bool format_disk_ill(const json_t *disk);
 /* Of disk-verify: how far it is, no newline; and what came out of it. */

@@ -64,6 +64,28 @@ void format_disks(FILE *f, const json_t *list)
     }
 }
 
+void format_disks_status(FILE *f, const json_t *disks)
+{
+    char a[24], b[24], state[32], label[32];
+    size_t i;
+    json_t *o;
+
+    format_bytes(a, cli_number(disks, "bytes", 0));
+    format_bytes(b, cli_number(disks, "backlog_bytes", 0));
+    if (json_object_get(disks, "backlog_bytes"))
+        fprintf(f, "%-15s %s, %s not yet on the other host\n", "Disks:", a, b);
+    else
+        fprintf(f, "%-15s %s\n", "Disks:", a);
+    json_array_foreach(json_object_get(disks, "list"), i, o)
+    {
+        format_bytes(a, cli_number(o, "bytes", 0));
+        state_text(state, o);
+        snprintf(label, sizeof label, "  %.20s:", cli_text(o, "disk", "?"));
+        fprintf(f, "%-15s %s, %s, %s\n", label, state, a,
+                cli_text(o, "image", "?"));
+    }
+}
+
 void format_verify_progress(FILE *f, const json_t *o)
 {
     long long done = cli_number(o, "done_bytes", 0);

@@ -55,6 +55,10 @@ is birch xvda vm web
 us alder disk list web | grep -q "^web  .* xvda .* primary in sync .*$WORK/alder/web.img" ||
     fail "the list is $(us alder disk list web)"
 us birch disk list web >"$WORK/out" || fail "no list on birch"
+for host in alder birch; do
+    us $host status web | grep -q "^  xvda: *in sync, 8.0 MiB, $WORK/$host/web.img" ||
+        fail "$host's status is $(us $host status web)"
+done
 refused 'no domain' us alder disk list nosuch
 guest alder create plain >/dev/null || fail "no second guest"
 refused 'has no disk here' us alder disk list plain

@@ -28,7 +28,9 @@ static const char protected_vm[] =
     "\"epoch_bytes\":{\"median\":491520,\"last\":405504},"
     "\"bytes_sent\":1288490188,\"epochs\":1523,\"skipped\":3,"
     "\"held_bytes\":12288,\"held_packets\":8,\"dropped_packets\":0,"
-    "\"disks\":{\"bytes\":68719476736,\"backlog_bytes\":1258291},"
+    "\"disks\":{\"bytes\":68719476736,\"backlog_bytes\":1258291,\"list\":["
+    "{\"disk\":\"xvda\",\"bytes\":68719476736,\"state\":\"in sync\","
+    "\"image\":\"/srv/web.img\"}]},"
     "\"lag_ms\":180,\"suspend\":\"event channel\",\"sync\":null,"
     "\"peer_heard_ms\":12,\"takeover\":null,\"reason\":\"\"}";
 
@@ -162,7 +164,8 @@ static void the_details_name_every_field(void **state)
         "Epoch size:     median 480 KiB, last 396 KiB\n"
         "Sent:           1.2 GiB in 1523 epochs, 3 skipped\n"
         "Held output:    12.0 KiB in 8 packets, 0 dropped\n"
-        "Disks:          64.0 GiB, 1.2 MiB not yet on the other host\n");
+        "Disks:          64.0 GiB, 1.2 MiB not yet on the other host\n"
+        "  xvda:         in sync, 64.0 GiB, /srv/web.img\n");
 }
 
 static void a_slow_suspend_says_what_it_costs(void **state)
