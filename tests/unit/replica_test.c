@@ -98,6 +98,55 @@ static bool applied_soon(uint64_t epoch)
     return false;
 }
 
+/* Disks that note what is done with them: a letter each. */
+static char disk_log[64];
+
+static void note(char c)
+{
+    size_t n = strlen(disk_log);
+
+    if (n < sizeof disk_log - 1)
+        disk_log[n] = c;
+}
+
+static int stub_record(struct replica_device *d, const void *payload,
+                       size_t len, struct buf *answer, struct err *why)
+{
+    (void)d, (void)payload, (void)len, (void)answer, (void)why;
+    note('r');
+    return 0;
+}
+
+static int stub_prepare(struct replica_device *d, uint64_t epoch,
+                        uint64_t *kept, struct err *why)
+{
+    (void)d, (void)epoch, (void)why;
+    note('p');
+    *kept = 0;
+    return 0;
+}
+
+static int stub_decide(struct replica_device *d, struct err *why)
+{
+    (void)d, (void)why;
+    note('d');
+    return 0;
+}
+
+static void stub_nothing(struct replica_device *d)
+{
+    (void)d;
+}
+
+static const struct replica_device_ops stub_ops = {.record = stub_record,
+                                                   .prepare = stub_prepare,
+                                                   .decide = stub_decide,
+                                                   .drop = stub_nothing,
+                                                   .free = stub_nothing};
+static struct replica_device stub = {.ops = &stub_ops, .max_bytes = 1 << 20};
+
+static bool with_disks; /* the next one that is started */
+
 static int start_with(uint64_t end_gfn, uint64_t max_lacking,
                       uint64_t max_bytes)
 {
@@ -111,13 +160,15 @@ static int start_with(uint64_t end_gfn, uint64_t max_lacking,
                                     .end_gfn = end_gfn,
                                     .max_lacking = max_lacking,
                                     .max_bytes = max_bytes,
-                                    .ack = ack};
+                                    .ack = ack,
+                                    .disks = with_disks ? &stub : NULL};
     struct hv *hv;
 
     log_setup("test", 2);
     e = (struct err)ERR_INIT;
     acked = 0;
-    gate_closed = false;
+    memset(disk_log, 0, sizeof disk_log);
+    with_disks = gate_closed = false;
     snprintf(dir, sizeof dir, "/tmp/understudy-r.XXXXXX");
     assert_non_null(mkdtemp(dir));
     assert_int_equal(fake_create(dir, &spec, &shell, &e), 0);
@@ -438,6 +489,49 @@ static void frames_the_shell_lacks_are_ignored_up_to_a_limit(void **state)
     assert_int_equal(page_put(200, 1), -1); /* beyond the guest's end */
 }
 
+static int start_with_disks(void **state)
+{
+    with_disks = true;
+    return start(state);
+}
+
+static int disk_put(uint32_t flags, size_t bytes)
+{
+    struct epoch_disk d = {51712, flags};
+
+    buf_clear(&out);
+    epoch_disk_put(&out, &d);
+    memset(buf_extend(&out, bytes), 0, bytes);
+    return record(EPOCH_DISK);
+}
+
+/* Between two epochs a disk may be asked what it holds, and it is asked in that
+ * moment; nothing is written to it then. */
+static void disks_are_asked_between_epochs(void **state)
+{
+    unsigned asked = 0;
+
+    (void)state;
+    assert_int_equal(disk_put(EPOCH_DISK_LIVE, 64), 0);
+    gate_set(true);
+    epoch_put(1, 3, 1);
+    assert_true(acked_soon(1));
+    assert_int_equal(disk_put(EPOCH_DISK_LIVE, 64), -1);
+    assert_int_equal(disk_put(EPOCH_DISK_LIVE | EPOCH_DISK_BEGIN, 8), -1);
+    assert_int_equal(disk_put(EPOCH_DISK_LIVE | EPOCH_DISK_ASK, 64), 0);
+    epoch_put(2, 3, 2);
+    gate_set(false);
+    assert_true(acked_soon(2));
+    assert_string_equal(disk_log, "rpdrpd");
+    /* No more than is answered. */
+    gate_set(true);
+    epoch_put(3, 3, 3);
+    assert_true(acked_soon(3));
+    while (asked < 100 && !disk_put(EPOCH_DISK_LIVE | EPOCH_DISK_ASK, 16384))
+        asked++;
+    assert_in_range(asked, 4, 32);
+}
+
 static void takeover_needs_a_committed_epoch(void **state)
 {
     (void)state;
@@ -496,6 +590,8 @@ int main(void)
         T(a_complete_epoch_dies_with_the_session),
         T(an_epoch_larger_than_agreed_is_refused),
         T(frames_the_shell_lacks_are_ignored_up_to_a_limit),
+        cmocka_unit_test_setup_teardown(disks_are_asked_between_epochs,
+                                        start_with_disks, end),
         T(takeover_needs_a_committed_epoch),
         T(takeover_finishes_the_committed_and_drops_the_rest),
     };
