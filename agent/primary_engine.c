@@ -274,6 +274,12 @@ static void on_event(struct primary *p, const struct engine_event *ev)
         agent_event(p->a, "skipped", "epoch %llu was skipped: %s",
                     (unsigned long long)ev->epoch, ev->error.text);
         break;
+    case ENGINE_BREAK:
+        agent_event(p->a, "skipped", "epoch %llu is given up: %s",
+                    (unsigned long long)ev->epoch, ev->error.text);
+        if (p->a->session)
+            link_fail(p->a->session, &ev->error);
+        break;
     case ENGINE_GUEST_DOWN:
         on_guest_down(p, ev->reason);
         break;

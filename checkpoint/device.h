@@ -92,7 +92,8 @@ struct checkpoint_device_ops {
      * of all before, on its own disk for good; 0: of none. May be NULL. */
     void (*kept)(struct checkpoint_device *d, uint64_t epoch);
     /* After mark(n): put the records of epoch n; the whole epoch again after
-     * each mark(n). An error makes the replica void. */
+     * each mark(n). ERR_GONE: what was marked can't be had any more, the epoch
+     * is given up, with the session. Another error makes the replica void. */
     int (*records)(struct checkpoint_device *d, uint64_t epoch,
                    const struct device_sink *sink, struct err *e);
     /* Between epochs, at least once before each, while none is on its way: a

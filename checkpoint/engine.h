@@ -13,8 +13,9 @@
  * Sessions are numbered by the agent, from 1, rising: a record built for one
  * session is never sent on another. Epochs count from 1; one is in flight.
  *
- * Fault points: those of capture.h; engine.before_commit (all but COMMIT is
- * sent), engine.acked (acknowledged, nothing released yet). */
+ * Fault points: those of capture.h; engine.before_records (nothing of a
+ * device is sent), engine.before_commit (all but COMMIT is sent), engine.acked
+ * (acknowledged, nothing released yet). */
 #ifndef CHECKPOINT_ENGINE_H
 #define CHECKPOINT_ENGINE_H
 
@@ -57,6 +58,8 @@ enum engine_event_type {
     ENGINE_SYNCED,        /* first epoch acknowledged: Protected */
     ENGINE_EPOCH,         /* an epoch was acknowledged: see `stats` */
     ENGINE_SKIPPED,       /* an epoch was given up: error. Still protected */
+    ENGINE_BREAK,         /* the session has to end: a part of an epoch was sent
+                           * that can't be had to its end: error */
     ENGINE_GUEST_DOWN,    /* `reason`: rebooted, powered off, crashed, gone */
     ENGINE_VOID,          /* the replica is of no more use: error says why */
     ENGINE_FAILED,        /* the engine can't go on: error */

@@ -85,6 +85,21 @@ enum turn engine_devices_copy(struct engine *eng, bool begin)
     return TURN_ON;
 }
 
+/* The backup forgets what it has of an epoch when the session ends. */
+static enum turn session_break(struct engine *eng, const struct err *error)
+{
+    struct engine_event ev = {
+        .type = ENGINE_BREAK, .epoch = eng->at.epoch, .error = *error};
+    enum turn turn;
+
+    engine_emit(eng, &ev);
+    pthread_mutex_lock(&eng->lock);
+    while ((turn = engine_look(eng)) == TURN_ON)
+        engine_wait(eng, clock_ns() + ENGINE_POLL_NS);
+    pthread_mutex_unlock(&eng->lock);
+    return turn;
+}
+
 enum turn engine_devices_records(struct engine *eng)
 {
     for (size_t i = 0; i < eng->devices_ready; i++) {
@@ -95,6 +110,8 @@ enum turn engine_devices_records(struct engine *eng)
         if (!d->ops->records)
             continue;
         int rc = d->ops->records(d, eng->at.epoch, &sink, &error);
+        if (rc && p.turn == TURN_ON && error.kind == ERR_GONE)
+            return session_break(eng, &error);
         enum turn turn = outcome(&p, d, rc, &error);
         if (turn != TURN_ON)
             return turn;

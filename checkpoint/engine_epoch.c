@@ -110,6 +110,7 @@ static enum turn epoch_send(struct engine *eng)
     uint64_t start = clock_ns();
     enum turn turn = engine_send_pages(eng, false);
 
+    fault_point("engine.before_records");
     if (turn == TURN_ON)
         turn = engine_devices_records(eng);
     if (turn != TURN_ON)

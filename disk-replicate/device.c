@@ -166,6 +166,7 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
 {
     all->cut = 1;
     all->kept = 0;
+    all->follows = false;
     memset(all->ended, 0, sizeof all->ended);
     if (getrandom(&all->seed, sizeof all->seed, 0) != sizeof all->seed)
         return err_sys(e, "random bytes");
@@ -177,6 +178,7 @@ static int copy_begin(struct disks *all, const struct device_sink *sink,
         d->logging = true;
         d->asked = d->copied = d->compared = d->differed = 0;
         d->whole = d->doubted = false;
+        d->lost_ns = 0;
         if (begin_put(all, d, sink, e))
             return -1;
     }
@@ -206,7 +208,9 @@ static int disks_mark(struct checkpoint_device *d, uint64_t epoch,
 {
     struct disks *all = disks_of(d);
 
-    (void)e;
+    if (!disks_whole(all))
+        return err_kind(e, ERR_GONE, "a disk's server is being replaced");
+    all->follows = true;
     all->ended[epoch % ENDED_MAX] = (struct ended){epoch, all->cut};
     cut_make(all);
     return 0;
@@ -225,12 +229,15 @@ static int disks_records(struct checkpoint_device *d, uint64_t epoch,
                          const struct device_sink *sink, struct err *e)
 {
     struct disks *all = disks_of(d);
+    int rc = 0;
 
-    for (int i = 0; i < all->n; i++)
-        if (log_put(all, &all->disk[i], epoch, false, sink, e))
-            return -1;
-    verify_marked(all, epoch);
-    return 0;
+    all->busy = true;
+    for (int i = 0; i < all->n && !rc; i++)
+        rc = log_put(all, &all->disk[i], epoch, false, sink, e);
+    if (!rc)
+        verify_marked(all, epoch);
+    all->busy = false;
+    return rc;
 }
 
 /* An error is no reason to hold output back: it is seen by the next poll. */
@@ -258,7 +265,14 @@ static int disks_abort(struct checkpoint_device *d, bool release, struct err *e)
 static bool disks_idle(struct checkpoint_device *d,
                        const struct device_sink *sink)
 {
-    return verify_step(disks_of(d), sink);
+    struct disks *all = disks_of(d);
+
+    if (!disks_whole(all))
+        return false;
+    all->busy = true;
+    bool more = verify_step(all, sink);
+    all->busy = false;
+    return more;
 }
 
 static int disks_poll(struct checkpoint_device *d, struct device_load *load,
@@ -273,19 +287,8 @@ static int disks_poll(struct checkpoint_device *d, struct device_load *load,
         load->backlog_bytes +=
             __atomic_load_n(&all->disk[i].page->held_bytes, __ATOMIC_RELAXED);
     }
-    for (int i = 0; i < all->n; i++) {
-        struct disk *one = &all->disk[i];
-        if (!one->logging ||
-            (one->server.fd >= 0 &&
-             !__atomic_load_n(&one->page->lost, __ATOMIC_SEQ_CST)))
-            continue;
-        load->stale = true;
-        return err_set(e,
-                       "disk %s: what was written to it is not known, its "
-                       "server was lost or its log too small",
-                       one->server.id);
-    }
-    return 0;
+    load->stale = disks_again(all, e) != 0;
+    return load->stale ? -1 : 0;
 }
 
 /* --- Life

@@ -21,8 +21,9 @@ struct disk {
     /* Of them: asked for what differs; copied, where it did. */
     uint64_t asked, copied;
     uint64_t compared, differed;
-    bool logging; /* its server was asked to log */
-    bool doubted; /* its bitmap was, and is gone */
+    bool logging;     /* its server was asked to log */
+    bool doubted;     /* its bitmap was, and is gone */
+    uint64_t lost_ns; /* its server died then, and has no successor yet; or 0 */
     /* Which regions may differ over there: a bit each of `regions` from
      * `first` on. `whole`: all of the image may. */
     uint64_t first;
@@ -45,6 +46,10 @@ struct disks {
     struct disk disk[DISKS_MAX];
     int n;
     unsigned log_mb;
+    bool follows; /* an epoch was marked: the copy is over */
+    /* Something is being read from the servers, by several calls: a successor
+     * would answer the next one. */
+    bool busy;
     uint64_t cut;  /* the open one, of all disks */
     uint64_t kept; /* the backup's disks have all up to that cut; 0: no */
     struct ended ended[ENDED_MAX]; /* by epoch % ENDED_MAX */
@@ -66,6 +71,11 @@ bool disks_early(const struct disks *all);
  * sent of a sector is always its newest content. */
 int disks_changes_put(struct disks *all, const struct device_sink *sink,
                       struct err *e);
+
+/* device_again.c: servers that died. All are there, and their logs whole. */
+bool disks_whole(const struct disks *all);
+/* Look for successors. -1: the replica is void. */
+int disks_again(struct disks *all, struct err *e);
 
 /* device_copy.c: all of `d` that differs over there. */
 int disks_image_put(struct disks *all, struct disk *d,

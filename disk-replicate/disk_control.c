@@ -171,6 +171,16 @@ int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,
     return rc;
 }
 
+bool diskctl_alive(const struct diskctl *c)
+{
+    char byte;
+
+    if (c->fd < 0)
+        return false;
+    ssize_t r = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return r > 0 || (r < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
 struct disk_page *diskctl_page(const char *id, struct err *e)
 {
     char path[RECORD_PATH];

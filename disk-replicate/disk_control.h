@@ -37,6 +37,12 @@ enum diskctl_type {
     /* The primary's. LOG: 4 pages, 4 entries of the log, which begins empty. */
     DISKCTL_LOG,
     DISKCTL_UNLOG,
+    /* The log of a predecessor that died, while the backup follows: as LOG,
+     * then 8 the open cut. It lacks what is in regions of the bitmap, until
+     * REBUILD has put it in: 8 region -> 8 where to go on, or all ones: it is
+     * whole, for cuts from now on. ERR_REFUSED: it can't be had. */
+    DISKCTL_RELOG,
+    DISKCTL_REBUILD,
     DISKCTL_REBASE, /* 16 base: a new bitmap, with all regions set */
     DISKCTL_DOUBT,  /* no bitmap: the next copy is a whole one */
     /* 8 sector, 4 sectors at most (0: any number) -> 8 the next sector, then a
@@ -122,6 +128,8 @@ struct diskctl {
 /* `id` may be c->id. */
 int diskctl_open(struct diskctl *c, const char *id, struct err *e);
 void diskctl_close(struct diskctl *c);
+/* The server is there, as far as can be seen without waiting. */
+bool diskctl_alive(const struct diskctl *c);
 /* ERR_TIMEOUT, ERR_GONE: the connection is closed. Others: the server's
  * refusal. *answer may be NULL. */
 int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,

@@ -20,9 +20,10 @@
 /* How long a write waits for room in the log. A guest whose tasks wait for
  * their disk can't be suspended, so it must not wait for the epoch that would
  * make room. */
-#define ROOM_MS    2000
-#define STEP_BYTES EXTENTS_DATA_MAX /* that are logged at once */
-#define PAGES_MAX  (64u << 20 >> 12)
+#define ROOM_MS      2000
+#define STEP_BYTES   EXTENTS_DATA_MAX /* that are logged at once */
+#define PAGES_MAX    (64u << 20 >> 12)
+#define REBUILD_STEP 16 /* regions a request */
 
 #define page_store(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
 
@@ -148,19 +149,24 @@ static void log_end(struct duty *d)
     duty_role_note(d);
 }
 
-static int log_begin(struct duty *d, struct reader *r, struct err *e)
+static int log_begin(struct duty *d, struct reader *r, bool again,
+                     struct err *e)
 {
-    struct epochlog_config c = {.pages = read_u32(r), .entries = read_u32(r)};
+    struct epochlog_config c = {
+        .pages = read_u32(r), .entries = read_u32(r), .lacking = again};
+    uint64_t cut = again ? read_u64(r) : 1;
     struct epochlog *log = NULL;
 
     if (!reader_done(r) || c.pages > PAGES_MAX || c.entries > 64 * PAGES_MAX)
         return err_set(e, "malformed request");
     if (d->mode != DUTY_PLAIN && d->mode != DUTY_LOG)
         return err_kind(e, ERR_REFUSED, "%s is a replica", d->image->path);
+    if (again && !intent_duty_there(d))
+        return err_kind(e, ERR_REFUSED, "%s has no bitmap", d->image->path);
     log_end(d);
     if (epochlog_open(&log, &c, e))
         return -1;
-    page_store(&d->page->cut, 1);
+    page_store(&d->page->cut, cut);
     page_store(&d->page->lost, 0);
     page_store(&d->page->copied, 0);
     page_store(&d->watch.discards_zero, true);
@@ -187,7 +193,9 @@ static int log_fetch(struct duty *d, uint64_t open, struct err *e)
     pthread_mutex_lock(&d->lock);
     bool can = epochlog_fetch(d->log, open);
     pthread_mutex_unlock(&d->lock);
-    return can ? 0 : err_set(e, "its log is not complete");
+    return can ? 0
+               : err_kind(e, ERR_GONE,
+                          "its log does not have what that cut ended");
 }
 
 static int log_next(struct duty *d, struct reader *r, struct buf *answer,
@@ -207,6 +215,63 @@ static int log_next(struct duty *d, struct reader *r, struct buf *answer,
         const struct buf *piece = extents_end(&d->piece);
         buf_put(answer, piece->data, piece->len);
     }
+    return 0;
+}
+
+/* What the image holds there, as if it were written now. */
+static int region_log(struct duty *d, uint64_t region, struct err *e)
+{
+    struct range r = {.offset = region * INTENT_REGION,
+                      .length = INTENT_REGION};
+    uint8_t *p = d->block;
+    bool in = false;
+
+    if (d->image->bytes - r.offset < r.length)
+        r.length = d->image->bytes - r.offset;
+    server_hold(d->server, &r);
+    int error = image_read(d->image, r.offset, p, (uint32_t)r.length);
+    pthread_mutex_lock(&d->lock);
+    if (!error && !d->page->lost)
+        in = epochlog_write(d->log,
+                            __atomic_load_n(&d->page->cut, __ATOMIC_SEQ_CST),
+                            r.offset / SECTOR, (uint32_t)(r.length / SECTOR),
+                            duty_is_zero(p, r.length) ? NULL : p);
+    load_note(d);
+    pthread_mutex_unlock(&d->lock);
+    server_give(d->server, &r);
+    errno = error;
+    if (error)
+        return err_sys(e, "read %s at %lu", d->image->path, r.offset);
+    return in ? 0
+              : err_kind(e, ERR_REFUSED,
+                         "more regions may differ than its log holds");
+}
+
+static int log_rebuild(struct duty *d, struct reader *r, struct buf *answer,
+                       struct err *e)
+{
+    uint64_t region = read_u64(r);
+
+    if (!reader_done(r))
+        return err_set(e, "malformed request");
+    if (duty_log_usable(d, e))
+        return -1;
+    for (int i = 0; i < REBUILD_STEP; i++, region++) {
+        if (intent_duty_next(d, &region)) {
+            if (region_log(d, region, e))
+                return -1;
+            continue;
+        }
+        if (!intent_duty_there(d))
+            return err_kind(e, ERR_REFUSED, "the bitmap was lost");
+        pthread_mutex_lock(&d->lock);
+        epochlog_whole(d->log,
+                       __atomic_load_n(&d->page->cut, __ATOMIC_SEQ_CST));
+        pthread_mutex_unlock(&d->lock);
+        region = UINT64_MAX;
+        break;
+    }
+    buf_u64(answer, region);
     return 0;
 }
 
@@ -296,7 +361,11 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
         buf_put(answer, medium, strlen(medium));
         return 0;
     case DISKCTL_LOG:
-        return log_begin(d, &r, e);
+        return log_begin(d, &r, false, e);
+    case DISKCTL_RELOG:
+        return log_begin(d, &r, true, e);
+    case DISKCTL_REBUILD:
+        return log_rebuild(d, &r, answer, e);
     case DISKCTL_UNLOG:
         log_end(d);
         return 0;
@@ -347,7 +416,7 @@ bool duty_idle(struct duty *d)
 /* --- Life --------------------------------------------------------------------
  */
 
-/* Zeroed also where a predecessor had one: its log is gone. */
+/* A predecessor's is the same file, which its agent has mapped. */
 static int page_make(struct duty *d, struct err *e)
 {
     char path[RECORD_PATH];

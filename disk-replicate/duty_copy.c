@@ -20,7 +20,7 @@ static int still_read(struct duty *d, uint64_t at, uint32_t len, struct err *e)
     return err_sys(e, "read %s at %lu", d->image->path, at);
 }
 
-static bool is_zero(const uint8_t *p, size_t len)
+bool duty_is_zero(const uint8_t *p, size_t len)
 {
     return !p[0] && !memcmp(p, p + 1, len - 1);
 }
@@ -31,7 +31,7 @@ static bool blocks_add(struct duty *d, uint64_t offset, uint32_t len)
     for (uint32_t at = 0, n; at < len; at += n) {
         n = len - at < EPOCHLOG_BLOCK ? len - at : EPOCHLOG_BLOCK;
         const uint8_t *p = d->block + at;
-        bool zero = is_zero(p, n);
+        bool zero = duty_is_zero(p, n);
         struct extent x = {.sector = (offset + at) / SECTOR,
                            .sectors = n / SECTOR,
                            .kind = zero ? EXTENT_ZERO : EXTENT_DATA,

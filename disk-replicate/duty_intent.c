@@ -276,6 +276,22 @@ static void regions_put(const struct intent *bits, uint64_t first, uint32_t n,
         out[(r - first) / 8] |= (uint8_t)(1u << (r - first) % 8);
 }
 
+bool intent_duty_there(struct duty *d)
+{
+    pthread_mutex_lock(&d->intent.lock);
+    bool there = d->intent.bits;
+    pthread_mutex_unlock(&d->intent.lock);
+    return there;
+}
+
+bool intent_duty_next(struct duty *d, uint64_t *region)
+{
+    pthread_mutex_lock(&d->intent.lock);
+    bool any = d->intent.bits && intent_next(d->intent.bits, region);
+    pthread_mutex_unlock(&d->intent.lock);
+    return any;
+}
+
 int intent_duty_regions(struct duty *d, struct reader *r, struct buf *answer,
                         struct err *e)
 {

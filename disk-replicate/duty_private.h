@@ -88,6 +88,10 @@ void intent_duty_close(struct duty *d);
 /* A write of a worker begins; waits until its bits are durable. */
 void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len);
 void intent_duty_end(struct duty *d, uint64_t offset, uint32_t len);
+bool intent_duty_there(struct duty *d);
+/* The first set region at or behind *region; false as well if there is no
+ * bitmap any more. */
+bool intent_duty_next(struct duty *d, uint64_t *region);
 /* A log begins, empty. */
 void intent_duty_begin(struct duty *d);
 /* The control thread's. All zero: there is none. */
@@ -104,6 +108,7 @@ int intent_duty_remove(struct duty *d, struct err *e);
 void intent_duty_kept(struct duty *d, uint64_t cut);
 
 /* duty_copy.c: requests of the initial copy, and of comparing both sides. */
+bool duty_is_zero(const uint8_t *p, size_t len);
 int duty_copy(struct duty *d, struct reader *r, struct buf *answer,
               struct err *e);
 int duty_digests(struct duty *d, struct reader *r, struct buf *answer,

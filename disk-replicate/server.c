@@ -327,19 +327,29 @@ void server_set_watch(struct server *s, struct server_watch *w)
     s->watch = w;
 }
 
+void server_hold(struct server *s, struct range *r)
+{
+    pthread_mutex_lock(&s->state);
+    ranges_take(&s->ranges, r);
+    pthread_mutex_unlock(&s->state);
+    range_wait(s, r);
+}
+
+void server_give(struct server *s, struct range *r)
+{
+    pthread_mutex_lock(&s->state);
+    if (ranges_give(&s->ranges, r))
+        pthread_cond_broadcast(&s->granted);
+    pthread_mutex_unlock(&s->state);
+}
+
 int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len)
 {
     struct range r = {.offset = offset, .length = len};
 
-    pthread_mutex_lock(&s->state);
-    ranges_take(&s->ranges, &r);
-    pthread_mutex_unlock(&s->state);
-    range_wait(s, &r);
+    server_hold(s, &r);
     int error = image_read(s->image, offset, p, len);
-    pthread_mutex_lock(&s->state);
-    if (ranges_give(&s->ranges, &r))
-        pthread_cond_broadcast(&s->granted);
-    pthread_mutex_unlock(&s->state);
+    server_give(s, &r);
     return error;
 }
 

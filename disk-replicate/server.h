@@ -11,6 +11,7 @@
 
 #include "common/err.h"
 #include "disk-replicate/image.h"
+#include "disk-replicate/ranges.h"
 
 #define SERVER_WORKERS_MAX 64
 
@@ -59,8 +60,11 @@ int server_run(struct server *s, int fd, enum server_end *end, struct err *why);
 /* Before the first run. */
 void server_set_watch(struct server *s, struct server_watch *w);
 
-/* Read while nobody writes there. Any thread but a worker. Returns 0 or an
- * errno. */
+/* From here on nobody writes in r->offset and r->length, until it is given
+ * back. Any thread but a worker. */
+void server_hold(struct server *s, struct range *r);
+void server_give(struct server *s, struct range *r);
+/* Read while nobody writes there. The same threads. Returns 0 or an errno. */
 int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len);
 
 /* Any thread. */

@@ -3,7 +3,7 @@
 # What is copied when a disk's other side is there again: only regions that
 # somebody wrote are looked at, and of them only blocks that differ are copied.
 # fail-back: the old primary wrote on behind the last acknowledged epoch, which
-# is undone. reconnect: the backup was away. server: a disk server died.
+# is undone. reconnect: the backup was away. server: its disk server died.
 # replaced: the backup's image was made anew; unreadable: its bitmap is damaged:
 # then all of it is looked at.
 # moments: fail-back reconnect server replaced unreadable
@@ -93,7 +93,7 @@ reconnect)
     rm -rf "$WORK/birch/run/understudy/disk" "$WORK/birch/nbd"/*
     daemon_start birch
     ;;
-server) kill -KILL "$(disk_server alder)" ;;
+server) kill -KILL "$(disk_server birch)" ;;
 replaced | unreadable)
     host_die birch
     await 15 state_is alder web Degraded || fail "alder is $(status_of alder web state)"

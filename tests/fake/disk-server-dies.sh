@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC1091
-# The disk server of one host is killed under a protected VM: the guest sees no
+# The backup's disk server is killed under a protected VM: the guest sees no
 # error, the replica is void and made again, and then it is worth as much as the
-# first.
-# moments: primary backup duty.prepared journal.applying journal.written
+# first. Of the primary's: disk-server-again.sh.
+# moments: backup duty.prepared journal.applying journal.written
 . "$(dirname "$0")/../lib/disk.sh"
-: "${MOMENT:=primary}"
+: "${MOMENT:=backup}"
 disk_start_protected
 steps_committed alder web >/dev/null || fail "no epochs"
 case $MOMENT in
-primary) kill -KILL "$(disk_server alder)" ;;
 backup) kill -KILL "$(disk_server birch)" ;;
 *) fault_arm birch "$MOMENT" kill ;;
 esac
