@@ -488,7 +488,7 @@ void duty_close(struct duty *d, bool end)
     if (!d)
         return;
     replica_duty_end(d, end);
-    intent_duty_close(d);
+    intent_duty_close(d, end);
     epochlog_free(d->log);
     if (d->page) {
         page_store(&d->page->lost, 1);

@@ -57,6 +57,54 @@ static int file_remove(struct duty *d, struct err *e)
     return file_sync_dir(path, e);
 }
 
+/* --- Who else writes to it --------------------------------------------------
+ *
+ * KEY.left: how a file was left, in order. What is written to it past us is
+ * seen by that; after a crash, and of a device, nothing is known. */
+
+#define LEFT_BYTES 24
+
+static int left_now(const struct duty *d, uint8_t p[LEFT_BYTES])
+{
+    struct stat st;
+
+    if (fstat(d->image->store.fd, &st))
+        return -1;
+    put_le64(p, (uint64_t)st.st_mtim.tv_sec);
+    put_le64(p + 8, (uint64_t)st.st_mtim.tv_nsec);
+    put_le64(p + 16, (uint64_t)st.st_size);
+    return 0;
+}
+
+static void left_write(struct duty *d)
+{
+    struct err e = ERR_INIT;
+    uint8_t p[LEFT_BYTES];
+    char path[512];
+
+    duty_path(d, ".left", path, sizeof path);
+    if (!left_now(d, p) && file_replace(path, p, sizeof p, false, &e))
+        log_warn("disk=%s %s", d->id, e.text);
+}
+
+/* It was left in order, and is not as it was left. One that comes back with a
+ * power cut is as good as none, or says that of an image that we wrote to. */
+static bool left_differs(struct duty *d)
+{
+    uint8_t now[LEFT_BYTES];
+    struct buf b = {0};
+    char path[512];
+
+    duty_path(d, ".left", path, sizeof path);
+    if (file_load(path, LEFT_BYTES, &b, NULL))
+        return false;
+    unlink(path);
+    bool same = b.len == sizeof now && !left_now(d, now) &&
+                !memcmp(now, b.data, sizeof now);
+    buf_free(&b);
+    return !same;
+}
+
 static int config_make(struct duty *d, struct store *file,
                        struct intent_config *c, struct err *e)
 {
@@ -111,6 +159,8 @@ static int existing_open(struct duty *d, struct err *e)
     struct duty_intent *in = &d->intent;
     struct intent_config c;
 
+    if (left_differs(d))
+        return err_set(e, "something else wrote to %s", d->image->path);
     if (config_make(d, &in->file[0], &c, e) || intent_base(&c, c.base, e) ||
         intent_open(&in->bits, &c, e))
         return -1;
@@ -428,9 +478,12 @@ int intent_duty_open(struct duty *d, struct err *e)
 }
 
 /* Bits that are set, and no more than these, are on the disk anyway. */
-void intent_duty_close(struct duty *d)
+void intent_duty_close(struct duty *d, bool end)
 {
     struct duty_intent *in = &d->intent;
+
+    if (end && in->bits && !d->image->device)
+        left_write(d);
 
     if (in->started) {
         pthread_mutex_lock(&in->lock);

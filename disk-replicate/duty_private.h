@@ -84,7 +84,8 @@ int duty_log_usable(const struct duty *d, struct err *e);
 /* duty_intent.c. What there is of an earlier server. */
 void intent_duty_init(struct duty *d);
 int intent_duty_open(struct duty *d, struct err *e);
-void intent_duty_close(struct duty *d);
+/* `end`: the image is left in order, and others may write to it. */
+void intent_duty_close(struct duty *d, bool end);
 /* A write of a worker begins; waits until its bits are durable. */
 void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len);
 void intent_duty_end(struct duty *d, uint64_t offset, uint32_t len);

@@ -6,7 +6,9 @@
 # is undone. reconnect: the backup was away. server: its disk server died.
 # replaced: the backup's image was made anew; unreadable: its bitmap is damaged:
 # then all of it is looked at.
-# moments: fail-back reconnect server replaced unreadable
+# left: the VM was stopped and started. written: and something else wrote to the
+# image in between, to be looked at as a whole, too.
+# moments: fail-back reconnect server replaced unreadable left written
 . "$(dirname "$0")/../lib/disk.sh"
 : "${MOMENT:=fail-back}"
 GUEST_KIB=2048 ALL_KIB=$((DISK_MB << 10))
@@ -109,10 +111,23 @@ replaced | unreadable)
     fi
     daemon_start birch
     ;;
+left | written)
+    us alder unprotect web || fail "unprotect"
+    kill "${GUEST_PID[alder:web]}"
+    domid=$(domid_of alder web)
+    guest alder destroy web
+    on alder "$WORK/alder/hv/devices" remove "$domid" >>"$WORK/devices.out" 2>&1 || fail "the servers do not end"
+    [ "$MOMENT" = left ] ||
+        dd if=/dev/urandom of="$WORK/alder/web.img" bs=1M seek=6 count=1 conv=notrunc status=none
+    disk_guest_make alder web
+    all_written() { [ "$(guest alder first web)" -gt 600 ]; }
+    await 20 all_written || fail "the guest does not write"
+    protect alder web birch
+    ;;
 esac
 await 30 again || fail "protection did not return"
 case $MOMENT in
-replaced | unreadable) copied_all alder ;;
+replaced | unreadable | written) copied_all alder ;;
 *) copied_little alder $((GUEST_KIB / 4)) ;;
 esac
 steps=$(steps_committed alder web) || fail "no epochs"
