@@ -5,7 +5,7 @@
 # connection, nothing that the client saw answered is lost or doubled, kernel and
 # load have nothing to complain of, and the guest offers its channel again.
 # test-all only
-# moments: capture.before capture.suspended capture.copied capture.resumed
+# moments: capture.before capture.suspended capture.copied capture.marked capture.resumed engine.before_commit engine.acked replica.before_ack replica.after_ack replica.applying
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
 if [ "${VCPUS:-1}" = 1 ]; then start_from protected; else start_from_two; fi

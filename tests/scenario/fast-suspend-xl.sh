@@ -5,12 +5,12 @@
 # of the receiver. It asks by event channel, and all goes on as ever: the guest is
 # well, the service and its connection live, the channel is offered again.
 # test-all only
-# moments: pvh-save
+# moments: pvh-save pvh-migrate pvh-remus hvm-save hvm-migrate hvm-remus
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
 hvm_start() {
-    alder 'xl destroy web; sed "s/^type.*/type = \"hvm\"/; s/vmlinux/vmlinuz/" \
-        /srv/guest/web.cfg >/tmp/hvm.cfg && printf "vnc = 0\nvga = \"none\"\n" >>/tmp/hvm.cfg &&
+    alder 'xl destroy web; sed "s/^type.*/type = \"hvm\"/; s/vmlinux/vmlinuz/
+        s/bridge=xenbr0/&,type=vif/" /srv/guest/web.cfg >/tmp/hvm.cfg && printf "vnc = 0\nvga = \"none\"\n" >>/tmp/hvm.cfg &&
         xl create -q /tmp/hvm.cfg' || fail "xl create of an HVM guest"
     await 24 guest_serves "$WEB" || fail "the HVM guest does not answer"
 }
@@ -34,7 +34,7 @@ asked_by_channel() { # HOST LOG
 }
 receiver_start() { # [OPTION]
     birch "setsid socat -b 262144 TCP-LISTEN:9000,reuseaddr \
-        EXEC:'xl migrate-receive $*' </dev/null >/tmp/receive.log 2>&1 &
+        EXEC:'xl migrate-receive${1:+ $1}' </dev/null >/tmp/receive.log 2>&1 &
         echo \$! >/tmp/receive.pid"
 }
 peer="socat -b 262144 - TCP:birch:9000,retry=50,interval=0.2"
