@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC1091,SC2016,SC2154
-# The module is unloaded under protection and loaded again; it is not there at all;
-# it takes requests and does not suspend; somebody pauses the guest before it
-# can answer; our agent dies between the request and the resume. The guest goes on without a longer stop than the deadline, birch
-# never takes over, and where no epoch can be taken, events and the state say why.
+# The module is unloaded under protection and loaded again; it is not there at all; it
+# refuses to load, as the kernel lacks a symbol; it takes requests and does not suspend;
+# somebody pauses the guest before it can answer; our agent dies between the request and
+# the resume. The guest goes on without a longer stop than the deadline, birch never takes
+# over, and where no epoch can be taken, events and the state say why.
 # test-all only
-# moments: unload without hang paused agent-asking agent-suspended
+# moments: unload without refused hang paused agent-asking agent-suspended
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
 start_from protected
@@ -46,6 +47,13 @@ without)
     more_epochs 10
     alder understudy status web | grep 'Suspend: *stock (xenstore), [0-9]* % of the pause' ||
         fail "status does not say what it costs"
+    ;;
+refused)
+    guest_ask alder web 'sed s/curr_clocksource/curr_clocksourcE/ /fast_suspend.ko >/other.ko; insmod /other.ko'
+    guest_said alder web 'fast_suspend: this kernel has no symbol curr_clocksourcE' ||
+        fail "the module does not say which symbol it lacks"
+    stock_is_used
+    more_epochs 10
     ;;
 unload)
     fast_suspend_load alder web
