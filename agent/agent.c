@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "agent/lock.h"
@@ -472,6 +473,7 @@ int agent_main(const char *role, const char *uuid)
     struct err e = ERR_INIT;
     char name[96];
 
+    prctl(PR_SET_NAME, "understudyd"); /* "exe", as it was started */
     a.loop = ev_default_loop(EVFLAG_AUTO);
     a.role = strcmp(role, "backup") ? &agent_primary_role : &agent_backup_role;
     snprintf(name, sizeof name, "agent %.36s", uuid);
