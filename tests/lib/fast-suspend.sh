@@ -87,9 +87,9 @@ uptime_s() {
 clocks_moment() { # HOST NAME
     local from
     guest_ask "$1" "$2" 'kill -STOP $(cat /run/load)' >&2
-    sleep 2
-    from=$(uptime_s)
     sleep 5
+    from=$(uptime_s)
+    sleep 20
     echo "$from $(uptime_s)"
     guest_ask "$1" "$2" 'kill -CONT $(cat /run/load)' >&2
 }

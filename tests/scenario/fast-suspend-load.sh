@@ -13,7 +13,7 @@ start_from running
 guest_listen alder web
 fast_suspend_load alder web
 guest_load alder web
-client_start "$WEB" --rate 50/s
+client_start "$WEB"
 clocks_start "$WEB"
 begin=$(clocks_moment alder web) || exit 1
 sleep "$ALONE"
