@@ -64,6 +64,8 @@ static int successor_take(struct disks *all, struct disk *d, struct err *e)
                  d->server.id,
                  (unsigned long long)((clock_ns() - d->lost_ns) / NS_PER_MS));
         d->lost_ns = 0;
+        __atomic_store_n(&d->page->copied, d->sectors * SECTOR,
+                         __ATOMIC_RELAXED);
         return 0;
     }
     if (d->server.fd < 0 && now - d->lost_ns < SUCCESSOR_NS)

@@ -177,7 +177,7 @@ void verify_abort(struct disks *all)
 
     if (!all->verify->runs)
         return;
-    err_set(&why, "the replica was given up meanwhile");
+    err_set(&why, "the replica, or a disk's server, was lost meanwhile");
     end(all, &why);
 }
 

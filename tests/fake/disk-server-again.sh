@@ -48,6 +48,7 @@ if [ "$MOMENT" != at-once ]; then
     [ -z "${verify:-}" ] || wait "$verify"
     grep -q differ "$WORK/verify" 2>/dev/null && fail "differences: $(cat "$WORK/verify")"
     us alder disk verify web || fail "the disks differ"
+    us alder disk list web | grep -q 'xvda .*in sync' || fail "the list says $(us alder disk list web)"
     steps=$(steps_committed alder web) || fail "no epochs"
 fi
 grep 'successor has the log' "$WORK/alder.log"
