@@ -49,6 +49,24 @@ net_down() {
     ip netns delete "$NS"
 }
 
+# A program outside that outlives us. Its output is in outside/log.
+outside_keep() { # CMD...
+    mkdir -p "$STATE/outside"
+    # shellcheck disable=SC2016 # for the other shell
+    detached setsid --fork ip netns exec "$NS" sh -c 'echo $$ >>"$0"; exec "$@"' \
+        "$STATE/outside/pids" "$@" >>"$STATE/outside/log" 2>&1
+}
+
+# A pid that is not in the namespace is somebody else's by now.
+outside_end() {
+    local pid
+    for pid in $(ip netns pids "$NS" 2>/dev/null |
+        grep -xFf "$STATE/outside/pids" 2>/dev/null); do
+        kill -KILL "$pid"
+    done
+    rm -f "$STATE/outside/pids"
+}
+
 link_set() { # HOST LINK up|down
     ip -n "$NS" link set "$(tap_name "$1" "$2")" "$3"
 }
