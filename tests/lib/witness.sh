@@ -2,12 +2,12 @@
 # shellcheck shell=bash disable=SC2154
 #
 # A witness outside of the lab's hosts, on the public network, and what can be
-# lost between it and them. For tests/scenario/arbiter-*.sh and the demo,
-# after tests/lib/scenario.sh.
+# lost between it and them. For tests/scenario/arbiter-*.sh, lab-prepare and the
+# demo, after tests/lib/scenario.sh. It goes with the scenario.
 case ${BUILD:=build} in /*) ;; *) BUILD=$TOP/$BUILD ;; esac
 WITNESS=$BUILD/understudy-witness
-WITNESS_DIR=$WORK/witness
 WITNESS_ADDRESS=10.0.5.100
+WITNESS_DIR=$WORK/witness
 trap 'witness_exit' EXIT
 
 witness_exit() {
@@ -17,13 +17,17 @@ witness_exit() {
     (exit $rc)
     scenario_exit
 }
+# The one that lab-prepare makes, which goes with the lab.
+witness_of_the_lab() {
+    WITNESS_DIR=${LAB_STATE:-$TOP/.lab}/outside/witness
+    trap scenario_exit EXIT
+}
 witness() { "$WITNESS" -d "$WITNESS_DIR" "$@" </dev/null; }
-witness_serves() { witness status --json | jq -e .serves; }
+witness_serves() { witness status --json | jq -en input.serves; }
 witness_start() {
     # shellcheck disable=SC2016 # for the other shell
-    "$LAB" run outside bash -c 'echo $$ >"$2/pid"; exec "$1" -d "$2" run' - \
-        "$WITNESS" "$WITNESS_DIR" >>"$WORK/witness.log" 2>&1 </dev/null &
-    disown
+    "$LAB" keep sh -c 'echo $$ >"$1/pid"; exec "$0" -d "$1" run' \
+        "$WITNESS" "$WITNESS_DIR"
     await 3 witness_serves || fail "the witness does not start"
 }
 witness_kill() {
@@ -34,13 +38,16 @@ witness_kill() {
     await 2 witness_is_dead || fail "the witness lives"
 }
 arbiter_is_up() { on "$1" understudy arbiter show; }
+witness_knows() { witness pin list | grep -q "^$1 "; }
 # Both hosts know the witness, and it knows them.
 witness_make() {
     local host
-    witness init >/dev/null || fail "no witness"
-    witness_start
+    [ -e "$WITNESS_DIR/state" ] || witness init >/dev/null || fail "no witness"
+    witness_serves >/dev/null 2>&1 || witness_start
     for host in alder birch; do
-        witness pin add $host "$(on $host understudy key show)" || fail "pin add $host"
+        witness_knows $host ||
+            witness pin add $host "$(on $host understudy key show)" ||
+            fail "pin add $host"
         on $host understudy arbiter set \
             "witness:$WITNESS_ADDRESS pin=$(witness key)" || fail "arbiter set on $host"
     done
