@@ -4,7 +4,8 @@
 # after the other: a host's power, the witness, the link between the hosts, the
 # way from one host to the witness. At most one host runs the VM, one does where
 # two of the three are connected and a whole epoch is among them, who can't know
-# keeps still; and in the end the outside client has lost nothing.
+# keeps still; and in the end the outside client has lost nothing. alder-way+link
+# is arbiter-isolated.sh.
 # test-all only
 # moments: link alder birch witness alder-way birch-way link+witness witness+link link+birch birch+witness birch+alder-way birch-way+link birch-way+alder alder+witness alder+birch-way alder-way+alder witness+alder
 . "$(dirname "$0")/../lib/scenario.sh"
@@ -77,11 +78,6 @@ say "== healed =="
 case $MOMENT in
 *alder) await 30 state_is birch web TakenOver || fail "birch does not take it over" ;;
 alder+*) state_is birch web TakenOver || fail "birch does not run it any more" ;;
-alder-way+link)
-    await 20 state_is alder web Fenced || fail "alder is $(status_of alder web state)"
-    reason_says alder 'birch runs the VM now' || fail "alder does not say why"
-    host_runs_web alder && fail "alder's copy runs"
-    ;;
 birch+* | *birch) state_is alder web Degraded || fail "alder is $(status_of alder web state)" ;;
 witness+link) await 30 runs_or_protected || fail "nobody runs it" ;;
 *) await 30 state_is alder web Protected || fail "alder is $(status_of alder web state)" ;;
