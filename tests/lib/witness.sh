@@ -42,6 +42,7 @@ witness_knows() { witness pin list | grep -q "^$1 "; }
 # Both hosts know the witness, and it knows them.
 witness_make() {
     local host
+    mkdir -p "${WITNESS_DIR%/*}"
     [ -e "$WITNESS_DIR/state" ] || witness init >/dev/null || fail "no witness"
     witness_serves >/dev/null 2>&1 || witness_start
     for host in alder birch; do
