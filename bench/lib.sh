@@ -75,6 +75,14 @@ sleep "$3"
 end=$EPOCHREALTIME bytes=$(($(link_bytes) - bytes))
 accounts end
 answered=$EPOCHREALTIME
+# A guest that stands still at the end stands still until it sends again.
+vif=/sys/class/net/vif$1.0/statistics/rx_packets
+read -r sent <$vif
+for ((i = 0; i < 600; i++)); do
+    read -r now <$vif
+    [ "$now" = "$sent" ] || break
+    sleep 0.1
+done
 sleep 2 # what the kernel has seen reaches tcpdump a second later
 echo 0 >$trace/events/irq/irq_handler_entry/enable
 cp $trace/trace trace
