@@ -270,6 +270,7 @@ product_pack() { # DIR
 }
 
 # shellcheck disable=SC2016 # for the host's shell
+# Synced: a host whose plug is pulled soon after has its configuration.
 product_install() { # DIR HOST
     host_runs "$2" || return 0
     tar -c --owner=0 --group=0 -C "$1" . |
@@ -278,7 +279,7 @@ product_install() { # DIR HOST
                 -f /run/lab/product.tar &&
             tar -x --keep-directory-symlink --skip-old-files \
                 -f /run/lab/product.tar &&
-            rm /run/lab/product.tar && ldconfig &&
+            rm /run/lab/product.tar && sync && ldconfig &&
             if test -s /run/lab/understudyd.pid; then
                 kill "$(cat /run/lab/understudyd.pid)"
                 true
