@@ -2,6 +2,7 @@
 /* What the verbs share: usage, errors, durations; see cli.h. */
 #include "cli/cli.h"
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,21 @@ int verb_usage(const struct verb *v, bool asked)
     else if (!asked)
         fprintf(f, "`understudy %s --help` explains it\n", v->name);
     return asked ? EXIT_FINE : EXIT_USAGE;
+}
+
+bool cli_only_json(int argc, char **argv, bool *as_json)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                            {NULL, 0, NULL, 0}};
+    int c;
+
+    *as_json = false;
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c != 'j')
+            return false;
+        *as_json = true;
+    }
+    return true;
 }
 
 int cli_error(const struct err *e)

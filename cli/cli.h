@@ -28,6 +28,9 @@ extern const struct verb verb_protect, verb_unprotect, verb_status, verb_events,
 
 /* Print how a verb is used; to stderr, with EXIT_USAGE, unless `asked`. */
 int verb_usage(const struct verb *v, bool asked);
+/* Options of a verb that has none but --json; false: another was given. The
+ * operands are at optind. */
+bool cli_only_json(int argc, char **argv, bool *as_json);
 /* "understudy: TEXT", "  what to do: HINT"; returns the exit status. */
 int cli_error(const struct err *e);
 

@@ -43,18 +43,10 @@ static int list_print(const json_t *list, bool as_json)
 
 static int list(int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {NULL, 0, NULL, 0}};
     struct err e = ERR_INIT;
-    bool as_json = false;
-    int c;
+    bool as_json;
 
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c != 'j')
-            return verb_usage(&verb_disk, false);
-        as_json = true;
-    }
-    if (argc - optind > 1)
+    if (!cli_only_json(argc, argv, &as_json) || argc - optind > 1)
         return verb_usage(&verb_disk, false);
     json_t *reply =
         cli_ask(json_pack("{ss ss*}", "op", "disk-list", "vm", argv[optind]),
@@ -266,18 +258,10 @@ static int verify_end(const char *vm, const json_t *reply, bool as_json)
 
 static int verify(int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {NULL, 0, NULL, 0}};
     struct err e = ERR_INIT;
-    bool as_json = false;
-    int c;
+    bool as_json;
 
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c != 'j')
-            return verb_usage(&verb_disk, false);
-        as_json = true;
-    }
-    if (argc - optind != 1)
+    if (!cli_only_json(argc, argv, &as_json) || argc - optind != 1)
         return verb_usage(&verb_disk, false);
     json_t *reply = verify_wait(argv[optind], &e);
     if (!reply)

@@ -69,7 +69,7 @@ static void cell(char out[24], const json_t *o, const char *key,
         snprintf(out, 24, "%lld", (long long)json_integer_value(v));
 }
 
-static int widest(const json_t *list, const char *key, int least)
+int format_widest(const json_t *list, const char *key, int least)
 {
     size_t i;
     json_t *o;
@@ -169,7 +169,8 @@ static void lost_paths(FILE *f, const json_t *vm)
 
 void format_status_table(FILE *f, const json_t *list)
 {
-    int name = widest(list, "name", 20), peer = widest(list, "peer", 8);
+    int name = format_widest(list, "name", 20),
+        peer = format_widest(list, "peer", 8);
     size_t i;
     json_t *o;
 
@@ -197,7 +198,8 @@ void format_status_table(FILE *f, const json_t *list)
 
 void format_peers(FILE *f, const json_t *list)
 {
-    int name = widest(list, "name", 12), address = widest(list, "address", 15);
+    int name = format_widest(list, "name", 12),
+        address = format_widest(list, "address", 15);
     size_t i;
     json_t *o;
 

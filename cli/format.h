@@ -30,6 +30,8 @@ void format_event(FILE *f, const json_t *event);
 /* The answer to arbiter-show. */
 void format_arbiter(FILE *f, const json_t *o);
 void format_peers(FILE *f, const json_t *list);
+/* The length of the longest text under `key`, and `least` at least. */
+int format_widest(const json_t *list, const char *key, int least);
 /* The answer to disk-list: a line a disk, with a head line (format_disk.c). */
 void format_disks(FILE *f, const json_t *list);
 /* "disks" of a VM's status: a line, and one for each. */

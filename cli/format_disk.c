@@ -5,20 +5,6 @@
 #include "cli/cli.h"
 #include "cli/format.h"
 
-static int widest(const json_t *list, const char *key, int least)
-{
-    size_t i;
-    json_t *o;
-
-    json_array_foreach(list, i, o)
-    {
-        int n = (int)strlen(cli_text(o, key, "-"));
-        if (n > least)
-            least = n;
-    }
-    return least;
-}
-
 /* "in sync", "syncing 42%" */
 static void state_text(char out[32], const json_t *o)
 {
@@ -44,7 +30,8 @@ bool format_disk_ill(const json_t *o)
 
 void format_disks(FILE *f, const json_t *list)
 {
-    int vm = widest(list, "vm", 12), disk = widest(list, "disk", 5);
+    int vm = format_widest(list, "vm", 12),
+        disk = format_widest(list, "disk", 5);
     size_t i;
     json_t *o;
 

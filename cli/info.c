@@ -1,26 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* understudy version, key, and the names that shell completion asks for. */
-#include <getopt.h>
+#include <getopt.h> /* optind */
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
-
-/* --json and nothing else; false: print the usage. */
-static bool json_only(int argc, char **argv, bool *as_json)
-{
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {NULL, 0, NULL, 0}};
-    int c;
-
-    *as_json = false;
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c != 'j')
-            return false;
-        *as_json = true;
-    }
-    return optind == argc;
-}
 
 static void answer_print(json_t *reply)
 {
@@ -35,7 +19,7 @@ static int version_run(int argc, char **argv)
     struct err e = ERR_INIT;
     bool as_json;
 
-    if (!json_only(argc, argv, &as_json))
+    if (!cli_only_json(argc, argv, &as_json) || optind != argc)
         return verb_usage(&verb_version, false);
     json_t *reply = cli_ask(json_pack("{ss}", "op", "version"), 10000, &e);
     if (!reply) {
@@ -67,7 +51,7 @@ static int key_run(int argc, char **argv)
     bool as_json;
 
     if (argc < 2 || strcmp(argv[1], "show") ||
-        !json_only(argc - 1, argv + 1, &as_json))
+        !cli_only_json(argc - 1, argv + 1, &as_json) || optind != argc - 1)
         return verb_usage(&verb_key, false);
     json_t *reply = cli_ask(json_pack("{ss}", "op", "key"), 10000, &e);
     if (!reply)

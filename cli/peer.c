@@ -120,18 +120,10 @@ static int add_run(int argc, char **argv)
 
 static int list_run(int argc, char **argv)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-                                            {NULL, 0, NULL, 0}};
     struct err e = ERR_INIT;
-    bool as_json = false;
-    int c;
+    bool as_json;
 
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c != 'j')
-            return verb_usage(&verb_peer, false);
-        as_json = true;
-    }
-    if (optind != argc)
+    if (!cli_only_json(argc, argv, &as_json) || optind != argc)
         return verb_usage(&verb_peer, false);
     json_t *reply = cli_ask(json_pack("{ss}", "op", "peer-list"), 10000, &e);
     if (!reply)

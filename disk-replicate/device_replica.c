@@ -80,6 +80,16 @@ static int piece(struct disk *d, const uint8_t *p, size_t len, struct err *e)
     return 0;
 }
 
+/* The bits that answer a question, whose head is `asked`. */
+static void want_put(struct buf *answer, const struct disk *d,
+                     const uint8_t *asked, const struct buf *bits)
+{
+    buf_u32(answer, d->device);
+    buf_u32(answer, get_le32(asked + 8));
+    buf_u64(answer, get_le64(asked));
+    buf_put(answer, bits->data, bits->len);
+}
+
 /* DISK_WANT. A replica that follows is good for a takeover, whatever keeps it
  * from being looked at: then there is no answer. */
 static int compare(struct disk *d, const uint8_t *p, size_t len,
@@ -98,12 +108,8 @@ static int compare(struct disk *d, const uint8_t *p, size_t len,
     }
     if (rc && e)
         *e = why;
-    if (!rc) {
-        buf_u32(answer, d->device);
-        buf_u32(answer, get_le32(p + 8));
-        buf_u64(answer, get_le64(p));
-        buf_put(answer, bits.data, bits.len);
-    }
+    if (!rc)
+        want_put(answer, d, p, &bits);
     buf_free(&bits);
     return rc;
 }
@@ -117,12 +123,8 @@ static int regions(struct disk *d, const uint8_t *p, size_t len,
     if (len != 16)
         return err_set(e, "malformed question");
     int rc = diskctl_call(&d->server, DISKCTL_REGIONS, p, len, &bits, e);
-    if (!rc) {
-        buf_u32(answer, d->device);
-        buf_u32(answer, get_le32(p + 8));
-        buf_u64(answer, get_le64(p));
-        buf_put(answer, bits.data, bits.len);
-    }
+    if (!rc)
+        want_put(answer, d, p, &bits);
     buf_free(&bits);
     return rc;
 }

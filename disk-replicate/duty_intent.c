@@ -484,7 +484,6 @@ void intent_duty_close(struct duty *d, bool end)
 
     if (end && in->bits && !d->image->device)
         left_write(d);
-
     if (in->started) {
         pthread_mutex_lock(&in->lock);
         in->quit = true;

@@ -5,17 +5,10 @@
 . "$(dirname "$0")/../lib/disk.sh"
 disk_hosts_make
 disk_guest_make alder web
-refused() { # TEXT
-    us alder protect web birch --arbiter none >"$WORK/out" 2>&1 && fail "protected"
-    grep -q "$1" "$WORK/out" || fail "it says $(cat "$WORK/out")"
-    guest_goes_on alder web || fail "the guest does not go on"
-    await 10 vm_is_unknown alder web || fail "alder still knows it"
-    await 10 host_is_clean birch || fail "something is left on birch"
-}
 truncate -s 4M "$WORK/birch/web.img"
-refused 'has 4194304 bytes here, and 8388608 there'
+protect_refused 'has 4194304 bytes here, and 8388608 there'
 rm "$WORK/birch/web.img"
-refused 'web.img: No such file'
+protect_refused 'web.img: No such file'
 truncate -s "${DISK_MB}M" "$WORK/birch/web.img"
 protect alder web birch
 us alder unprotect web || fail "unprotect"

@@ -29,13 +29,6 @@ wwid() { # HOST DEVICE TEXT
     mkdir -p "$dir"
     echo "$3" >"$dir/wwid"
 }
-refused() { # TEXT
-    us alder protect web birch --arbiter none >"$WORK/out" 2>&1 && fail "protected"
-    grep -q "$1" "$WORK/out" || fail "it says $(cat "$WORK/out")"
-    guest_goes_on alder web || fail "the guest does not go on"
-    await 10 vm_is_unknown alder web || fail "alder still knows it"
-    await 10 host_is_clean birch || fail "something is left on birch"
-}
 for i in 0 1; do
     host=(alder birch)
     ln -sfn "${loop[i]}" "$WORK/${host[i]}/disk"
@@ -45,12 +38,12 @@ done
 hosts_make
 disk_guest_make alder web
 before=$(sha256sum <"$WORK/birch/web.img")
-refused "is the primary's own disk: both are on WWID naa.5000c500a1b2c3d4"
+protect_refused "is the primary's own disk: both are on WWID naa.5000c500a1b2c3d4"
 [ "$(sha256sum <"$WORK/birch/web.img")" = "$before" ] || fail "it was written to"
 [ -z "$(ls "$WORK/birch/var/lib/understudy/disk" 2>/dev/null)" ] || fail "it is a replica's"
 
 ln -sfn "${loop[0]}" "$WORK/birch/disk"
-refused 'is in use'
+protect_refused 'is in use'
 
 ln -sfn "${loop[1]}" "$WORK/birch/disk"
 wwid birch "${loop[1]}" naa.5000c500a1b2c3d5

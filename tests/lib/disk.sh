@@ -107,3 +107,11 @@ disk_server() { # HOST: the process of the server of its newest domain
     sed -n 's/^server=//p' "$(ls -t "$WORK/$1/run/understudy/disk"/vbd-*-51712 | head -1)" |
         tail -n 1
 }
+# Protecting web is refused with that text, and nothing is left of the try.
+protect_refused() { # TEXT
+    us alder protect web birch --arbiter none >"$WORK/out" 2>&1 && fail "protected"
+    grep -q "$1" "$WORK/out" || fail "it says $(cat "$WORK/out")"
+    guest_goes_on alder web || fail "the guest does not go on"
+    await 10 vm_is_unknown alder web || fail "alder still knows it"
+    await 10 host_is_clean birch || fail "something is left on birch"
+}
