@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Load for the lab's guest, each kind in processes of its own, for ever: `load
-// cpu fork tmpfs xenstore clock`. What a kind reads it checks, and what is
+// cpu fork tmpfs xenstore clock disk`. What a kind reads it checks, and what is
 // wrong is a line "load: ..." on the console, where tests look for it. `clock`
 // is no load but a server: to each datagram it answers with the guest's clocks,
 // read when it came. The process groups of the others, for `kill -STOP`, are in
@@ -32,6 +32,9 @@
 #define FORKERS     16
 #define FILE_BLOCKS 512
 #define BLOCK       4096
+#define DISK        "/dev/xvda"
+#define DISK_USERS  4
+#define TURN_BLOCKS 16
 #define STORE_USERS 3
 
 static const char *kind;
@@ -92,33 +95,58 @@ static void forks(void)
     }
 }
 
-// A file written and read again, every block says which it is and how often.
+// Some blocks written, and read again: each says which it is and how often.
+static void blocks_check(int fd, uint64_t first, uint64_t blocks)
+{
+    static _Alignas(BLOCK) uint64_t block[BLOCK / 8];
+    static uint64_t round;
+
+    round++;
+    for (uint64_t i = first; i < first + blocks; i++) {
+        for (size_t j = 0; j < BLOCK / 8; j++)
+            block[j] = round << 32 | i;
+        if (pwrite(fd, block, BLOCK, (off_t)(i * BLOCK)) != BLOCK)
+            wrong("write: %s", strerror(errno));
+    }
+    for (uint64_t i = first; i < first + blocks; i++) {
+        if (pread(fd, block, BLOCK, (off_t)(i * BLOCK)) != BLOCK)
+            wrong("read: %s", strerror(errno));
+        if (block[0] != (round << 32 | i) ||
+            memcmp(block, block + 1, BLOCK - 8) != 0)
+            wrong("block %" PRIu64 " is not what was written", i);
+    }
+}
+
 static void tmpfs(void)
 {
-    uint64_t block[BLOCK / 8];
-
     mkdir("/load", 0700);
     if (mount("tmpfs", "/load", "tmpfs", 0, "size=8m") && errno != EBUSY)
         wrong("mount: %s", strerror(errno));
-    for (uint64_t round = 1;; round++) {
+    for (;;) {
         int fd = open("/load/file", O_RDWR | O_CREAT | O_TRUNC, 0600);
         if (fd < 0)
             wrong("open: %s", strerror(errno));
-        for (uint64_t i = 0; i < FILE_BLOCKS; i++) {
-            for (size_t j = 0; j < BLOCK / 8; j++)
-                block[j] = round << 32 | i;
-            if (pwrite(fd, block, BLOCK, (off_t)(i * BLOCK)) != BLOCK)
-                wrong("write: %s", strerror(errno));
-        }
-        for (uint64_t i = 0; i < FILE_BLOCKS; i++) {
-            if (pread(fd, block, BLOCK, (off_t)(i * BLOCK)) != BLOCK)
-                wrong("read: %s", strerror(errno));
-            if (block[0] != (round << 32 | i) ||
-                memcmp(block, block + 1, BLOCK - 8) != 0)
-                wrong("block %" PRIu64 " is not what was written", i);
-        }
+        blocks_check(fd, 0, FILE_BLOCKS);
         close(fd);
         usleep(100000);
+    }
+}
+
+// Past the page cache, so that requests are in flight when the guest stops.
+static void disk(void)
+{
+    uint64_t user = 0, turn = 0;
+
+    while (user < DISK_USERS - 1 && fork() == 0)
+        user++;
+    int fd = open(DISK, O_RDWR | O_DIRECT);
+    if (fd < 0)
+        wrong(DISK ": %s", strerror(errno));
+    for (;;) {
+        blocks_check(fd, user * FILE_BLOCKS + turn * TURN_BLOCKS, TURN_BLOCKS);
+        turn = (turn + 1) % (FILE_BLOCKS / TURN_BLOCKS);
+        if (!turn && fdatasync(fd))
+            wrong("flush: %s", strerror(errno));
     }
 }
 
@@ -265,7 +293,7 @@ static const struct {
     void (*run)(void);
 } kinds[] = {
     {"cpu", cpu},           {"fork", forks},   {"tmpfs", tmpfs},
-    {"xenstore", xenstore}, {"clock", clocks},
+    {"xenstore", xenstore}, {"clock", clocks}, {"disk", disk},
 };
 
 int main(int argc, char **argv)

@@ -44,18 +44,19 @@ fast_suspend_count() { # HOST NAME FILE
     guest_ask "$1" "$2" "cat /sys/module/fast_suspend/stats/$3"
 }
 
-# All that the load has; with fewer kinds where that would only cost time.
+# All that the load has, on a disk where there is one; with fewer kinds where that
+# would only cost time.
 guest_load() { # HOST NAME [KIND...]
     local host=$1 name=$2
     shift 2
-    [ $# -gt 0 ] || set -- cpu fork tmpfs xenstore clock
+    [ $# -gt 0 ] || set -- cpu fork tmpfs xenstore clock '$(test ! -b /dev/xvda || echo disk)'
     guest_type "$host" "$name" "load $*"
     await 5 guest_said "$host" "$name" '^guest: load' || fail "no load in $name"
 }
 # Neither the kernel nor the load has found anything wrong.
 guest_is_well() { # HOST NAME
     local bad
-    bad=$(guest_log "$1" "$2" | grep -nE 'WARNING|BUG|Oops|[Pp]anic|Call Trace|blocked for more|stall|lockup|segfault|[Oo]ut of memory|fast_suspend: .*(not resumed|resume failed|no event)|^load: ')
+    bad=$(guest_log "$1" "$2" | grep -nE 'WARNING|BUG|Oops|[Pp]anic|Call Trace|blocked for more|I/O error|stall|lockup|segfault|[Oo]ut of memory|fast_suspend: .*(not resumed|resume failed|no event)|^load: ')
     [ -z "$bad" ] || fail "the console of $2 on $1 says: $bad"
 }
 
@@ -113,21 +114,31 @@ drift() { # FROM TO FROM TO
 
 # --- Starting points -----------------------------------------------------------------
 
-# As start_from protected, but web has two CPUs, and the module from its boot on: without
-# it a suspend of this guest under load takes longer than T. It boots for long: made once,
-# then a snapshot like the others. Two busy CPUs of a guest on a host with one would leave
+# In the place of web another one, with a disk, and the module from its boot on.
+web_of_load() { # VCPUS
+    local host
+    for host in alder birch; do
+        on "$host" truncate -s 16M /srv/load.img || fail "no image on $host"
+    done
+    alder "xl destroy web && { sed 's/^vcpus.*/vcpus = $1/; s/^extra = \"/&fast_suspend=1 /' \
+        /srv/guest/web.cfg && cat; } >/tmp/load.cfg && xl create -q /tmp/load.cfg" <<'CFG' ||
+disk = ["script=block-understudy,vdev=xvda,target=/srv/load.img"]
+CFG
+        fail "no web with $1 CPUs and a disk"
+    await 20 guest_serves "$WEB" || fail "web does not answer"
+}
+# As start_from protected, with that guest. It boots for long: made once, then a
+# snapshot like the others. Two busy CPUs of a guest on a host with one would leave
 # domain 0 a third of it: as hosts are set up, domain 0 goes first.
-start_from_two() {
-    if "$LAB" status | grep -qw protected-two; then
-        start_from protected-two
+start_from_load() { # VCPUS
+    if "$LAB" status | grep -qw "protected-load-$1"; then
+        start_from "protected-load-$1"
         return
     fi
     start_from running
-    alder xl sched-credit2 -d Domain-0 -w 4096 && birch xl sched-credit2 -d Domain-0 -w 4096 ||
-        fail "no weight for domain 0"
-    alder 'xl destroy web && sed "s/^vcpus.*/vcpus = 2/; s/^extra = \"/&fast_suspend=1 /" \
-        /srv/guest/web.cfg >/tmp/two.cfg && xl create -q /tmp/two.cfg' || fail "no web with two CPUs"
-    await 20 guest_serves "$WEB" || fail "web does not answer"
+    [ "$1" = 1 ] || { alder xl sched-credit2 -d Domain-0 -w 4096 &&
+        birch xl sched-credit2 -d Domain-0 -w 4096; } || fail "no weight for domain 0"
+    web_of_load "$1"
     protect alder web birch
-    "$LAB" save protected-two || fail "no snapshot of it"
+    "$LAB" save "protected-load-$1" || fail "no snapshot of it"
 }

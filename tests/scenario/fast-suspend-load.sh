@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC1091
 # A thousand epochs in a row by event channel (by hand EPOCHS=, ALONE= seconds
 # without protection), under a load of all kinds: computing, forks, tmpfs, TCP both
-# ways, xenstore transactions of user space. The kernel and the load have nothing to
+# ways, xenstore transactions of user space, direct writes and reads of a disk. The kernel and the load have nothing to
 # complain of, no epoch is skipped, the client loses nothing, and the guest's clocks
 # drift no more than without protection.
 # test-all only
@@ -10,8 +10,8 @@
 . "$(dirname "$0")/../lib/fast-suspend.sh"
 : "${EPOCHS:=1000}" "${ALONE:=60}"
 start_from running
+web_of_load 1
 guest_listen alder web
-fast_suspend_load alder web
 guest_load alder web
 client_start "$WEB"
 clocks_start "$WEB"

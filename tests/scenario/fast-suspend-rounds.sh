@@ -5,9 +5,8 @@
 # with the same guest, load and connection: each time by event channel.
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
-start_from protected
+start_from_load 1
 guest_listen alder web
-fast_suspend_load alder web
 guest_load alder web
 client_start "$WEB"
 from=alder to=birch

@@ -8,9 +8,8 @@
 # moments: capture.before capture.suspended capture.copied capture.marked capture.resumed engine.before_commit engine.acked replica.before_ack replica.after_ack replica.applying
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/fast-suspend.sh"
-if [ "${VCPUS:-1}" = 1 ]; then start_from protected; else start_from_two; fi
+start_from_load "${VCPUS:-1}"
 guest_listen alder web
-[ "${VCPUS:-1}" = 2 ] || fast_suspend_load alder web
 fast_suspend_is_used alder web
 guest_load alder web
 client_start "$WEB"
