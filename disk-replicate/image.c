@@ -149,6 +149,11 @@ int image_flush(struct image *im)
     return fdatasync(im->store.fd) ? errno : 0;
 }
 
+void image_forget(struct image *im)
+{
+    (void)posix_fadvise(im->store.fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 int image_write(struct image *im, uint64_t offset, const void *p, uint32_t len,
                 bool fua)
 {

@@ -37,5 +37,8 @@ int image_zero(struct image *im, uint64_t offset, uint32_t len, bool hole,
 /* A hint: where a hole can't be made, nothing is done. */
 int image_trim(struct image *im, uint64_t offset, uint32_t len, bool fua);
 int image_flush(struct image *im);
+/* From now on the medium is read: of blocks whose sync failed the page cache
+ * has what the medium does not (fsync(2)). */
+void image_forget(struct image *im);
 
 #endif
