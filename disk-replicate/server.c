@@ -18,6 +18,7 @@
 #define BUFFER_BYTES  NBD_LENGTH_MAX
 #define BUFFER_COMMON (1280u << 10) /* Linux's usual largest request */
 #define STACK_BYTES   (256u << 10)
+#define AHEAD_BYTES   (64u << 10) /* some requests for one call */
 
 struct worker {
     struct server *server;
@@ -34,6 +35,8 @@ struct server {
     pthread_mutex_t receive, send, state;
     pthread_cond_t granted;
     /* Under `receive`. */
+    uint8_t ahead[AHEAD_BYTES]; /* received, not taken: from _at to _end */
+    size_t ahead_at, ahead_end, ahead_want;
     bool ended;
     enum server_end end;
     struct err why;
@@ -51,23 +54,48 @@ struct job {
 
 /* --- The socket ----------------------------------------------------------- */
 
-/* All of it; false at the end of the stream. */
-static bool receive_all(int fd, void *p, size_t len, struct err *e)
+/* 0 at the end of the stream. */
+static size_t receive_some(int fd, void *p, size_t len, int flags,
+                           struct err *e)
+{
+    ssize_t r;
+
+    do
+        r = recv(fd, p, len, flags);
+    while (r < 0 && errno == EINTR);
+    if (r < 0)
+        err_sys(e, "receive");
+    if (r == 0)
+        err_set(e, "the socket was closed");
+    return r < 0 ? 0 : (size_t)r;
+}
+
+/* All of it; false at the end of the stream. Little is received together with
+ * what comes behind it, much to where it belongs. */
+static bool receive_all(struct server *s, void *p, size_t len)
 {
     uint8_t *to = p;
 
     while (len > 0) {
-        ssize_t r = recv(fd, to, len, MSG_WAITALL);
-        if (r < 0 && errno == EINTR)
+        size_t there = s->ahead_end - s->ahead_at;
+        size_t n = there < len ? there : len;
+        if (!there && len < s->ahead_want) {
+            s->ahead_at = 0;
+            s->ahead_end =
+                receive_some(s->fd, s->ahead, s->ahead_want, 0, &s->why);
+            if (!s->ahead_end)
+                return false;
             continue;
-        if (r < 0)
-            err_sys(e, "receive");
-        if (r == 0)
-            err_set(e, "the socket was closed");
-        if (r <= 0)
+        }
+        if (there)
+            memcpy(to, s->ahead + s->ahead_at, n);
+        else
+            n = receive_some(s->fd, to, len, MSG_WAITALL, &s->why);
+        if (!n)
             return false;
-        to += r;
-        len -= (size_t)r;
+        s->ahead_at += there ? n : 0;
+        to += n;
+        len -= n;
     }
     return true;
 }
@@ -213,6 +241,15 @@ static void range_take(struct server *s, struct job *j)
 
 /* --- Workers -------------------------------------------------------------- */
 
+/* Behind a long write there is often another, which is not to be copied: then
+ * nothing is received ahead. */
+static void ahead_choose(struct server *s, const struct nbd_header *h)
+{
+    bool is_long = h->command == NBD_WRITE && h->length >= AHEAD_BYTES / 2;
+
+    s->ahead_want = is_long ? NBD_REQUEST_BYTES : AHEAD_BYTES;
+}
+
 static bool connection_end(struct server *s, enum server_end end)
 {
     s->ended = true;
@@ -228,7 +265,7 @@ static bool job_read(struct server *s, struct job *j, uint8_t *data)
 
     if (s->ended)
         return false;
-    if (!receive_all(s->fd, head, sizeof head, &s->why))
+    if (!receive_all(s, head, sizeof head))
         return connection_end(s, SERVER_LOST);
     if (!nbd_request_get(head, h)) {
         err_set(&s->why, "what came is no request");
@@ -242,9 +279,10 @@ static bool job_read(struct server *s, struct job *j, uint8_t *data)
             err_set(&s->why, "a write of %u bytes", h->length);
             return connection_end(s, SERVER_LOST);
         }
-        if (!receive_all(s->fd, data, h->length, &s->why))
+        if (!receive_all(s, data, h->length))
             return connection_end(s, SERVER_LOST);
     }
+    ahead_choose(s, h);
     range_take(s, j);
     return true;
 }
@@ -301,6 +339,8 @@ int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
 
     s->fd = fd;
     s->ended = false;
+    s->ahead_at = s->ahead_end = 0;
+    s->ahead_want = AHEAD_BYTES;
     err_clear(&s->why);
     while (started < s->workers && !rc) {
         rc = worker_start(&s->worker[started], why);
@@ -383,6 +423,7 @@ int server_open(struct server **out, struct image *image, unsigned workers,
     struct server *s = calloc(1, sizeof *s);
     if (!s)
         return err_sys(e, "server");
+    memset(s->ahead, 0xff, sizeof s->ahead); /* its pages are there */
     s->image = image;
     s->workers = workers;
     pthread_mutex_init(&s->receive, NULL);

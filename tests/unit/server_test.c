@@ -257,6 +257,50 @@ static void overlapping_writes_keep_their_order(void **s)
     finish(&b);
 }
 
+static void send_in_pieces(int fd, const uint8_t *p, size_t len, uint64_t *seed)
+{
+    while (len > 0) {
+        size_t n = 1 + plug_random(seed) % (plug_random(seed) % 2 ? 64 : 99999);
+        n = n < len ? n : len;
+        ssize_t r = send(fd, p, n, MSG_NOSIGNAL);
+        assert_true(r > 0);
+        p += r;
+        len -= (size_t)r;
+    }
+}
+
+/* Short and long writes, one behind the other: where the stream is cut makes no
+ * difference. */
+static void requests_come_in_any_pieces(void **s)
+{
+    static const uint32_t lengths[] = {512, 4096, 32768, 40960, 65536, 262144};
+    static uint8_t stream[DEPTH * (262144 + NBD_REQUEST_BYTES)];
+    static uint8_t expect[BYTES], in[BYTES];
+    uint64_t seed = 11;
+    struct bench b;
+
+    (void)s;
+    begin(&b, false);
+    for (unsigned round = 0; round < 40; round++) {
+        size_t at = 0;
+        for (unsigned i = 0; i < DEPTH; i++) {
+            uint32_t len = lengths[plug_random(&seed) % 6];
+            uint64_t to = plug_random(&seed) % ((BYTES - len) / 512) * 512;
+            struct nbd_header h = {0, NBD_WRITE, i, to, len};
+            nbd_request_put(stream + at, &h);
+            at += NBD_REQUEST_BYTES;
+            memset(stream + at, (int)plug_random(&seed), len);
+            memcpy(expect + to, stream + at, len);
+            at += len;
+        }
+        send_in_pieces(b.fd, stream, at, &seed);
+        take_answers(b.fd, DEPTH);
+        assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, BYTES, in), 0);
+        assert_memory_equal(in, expect, BYTES);
+    }
+    finish(&b);
+}
+
 /* --- Ends ----------------------------------------------------------------- */
 
 /* When server_run() is back, everything it had taken is done. */
@@ -373,6 +417,7 @@ int main(void)
         cmocka_unit_test(a_read_only_image_stays_as_it_is),
         cmocka_unit_test(the_largest_request_fits),
         cmocka_unit_test(overlapping_writes_keep_their_order),
+        cmocka_unit_test(requests_come_in_any_pieces),
         cmocka_unit_test(after_a_lost_connection_the_next_serves),
         cmocka_unit_test(nonsense_ends_the_connection),
         cmocka_unit_test(an_image_is_opened_once),
