@@ -24,7 +24,7 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
-#define SOCKET_BYTES (1 << 20)
+#define SOCKET_BYTES (256 << 10)
 #define SHORT_LIFE   (100 * NS_PER_MS)
 #define PAUSE_MS     20
 
