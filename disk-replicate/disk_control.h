@@ -80,6 +80,13 @@ enum diskctl_type {
      * commit; 1: at the cut that was fetched. */
     DISKCTL_CHECK,
     DISKCTL_MEDIUM, /* -> the name of its medium, medium.h */
+    /* 8 epoch that is committed: the successor of a replica's server goes on
+     * with it. Nothing is left of what is behind that epoch. */
+    DISKCTL_AGAIN,
+    /* 8 epoch: as PROMOTE, for a VM that is started anew; of which epoch the
+     * image is stays known until somebody writes to it. An image that is no
+     * replica any more has to be known to be of it: ERR_REFUSED. */
+    DISKCTL_START,
 };
 
 #define REGIONS_MAX 16384u /* at once */

@@ -62,8 +62,10 @@ static int watch_ask(struct server_watch *w, bool writes, uint64_t offset,
     pthread_mutex_unlock(&d->lock);
     if (!serves)
         return EIO;
-    if (writes)
+    if (writes) {
+        duty_exact_forget(d);
         intent_duty_write(d, offset, len);
+    }
     return 0;
 }
 
@@ -319,6 +321,10 @@ static int with_number(struct duty *d, enum diskctl_type type, struct reader *r,
     switch (type) {
     case DISKCTL_FETCH:
         return log_fetch(d, n, e);
+    case DISKCTL_AGAIN:
+        return replica_duty_again(d, n, e);
+    case DISKCTL_START:
+        return replica_duty_start(d, n, e);
     default:
         return replica_duty_promote(d, n, e);
     }
@@ -396,6 +402,8 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
         return replica_duty_begin(d, &r, e);
     case DISKCTL_FETCH:
     case DISKCTL_PROMOTE:
+    case DISKCTL_AGAIN:
+    case DISKCTL_START:
         return with_number(d, type, &r, e);
     }
     return err_set(e, "unknown request %u", (unsigned)type);
@@ -473,6 +481,7 @@ int duty_open(struct duty **out, const char *id, struct image *image,
         return -1;
     }
     d->mode = d->mark == MARK_NONE ? DUTY_PLAIN : DUTY_HELD;
+    duty_exact_open(d);
     duty_role_note(d);
     if (d->mode == DUTY_HELD)
         log_warn("disk=%s image=%s is a replica: nobody is served before a "

@@ -6,7 +6,8 @@
  * On the disk of this host, in /var/lib/understudy/disk: KEY.replica says that
  * an image is a replica (`syncing`: and of no use yet, or `whole`), KEY.journal
  * is its journal. KEY is made of the image's path. As long as KEY.replica is
- * there, nobody's request is served from the image: every one fails.
+ * there, nobody's request is served from the image: every one fails. KEY.epoch
+ * says of which epoch an image is that was a replica's, until it is written to.
  *
  * Fault point: duty.prepared (an epoch's commit record is written). */
 #ifndef DISK_REPLICATE_DUTY_H

@@ -21,9 +21,7 @@
 static const char *const marks[] = {
     [MARK_SYNCING] = "syncing\n", [MARK_WHOLE] = "whole\n"};
 
-/* The image's path is the one that the record has, a real one. */
-static void file_path(const char *image, const char *suffix, char *out,
-                      size_t size)
+void duty_path_of(const char *image, const char *suffix, char *out, size_t size)
 {
     const char *root = getenv("UNDERSTUDY_ROOT");
 
@@ -33,7 +31,7 @@ static void file_path(const char *image, const char *suffix, char *out,
 
 void duty_path(const struct duty *d, const char *suffix, char *out, size_t size)
 {
-    file_path(d->image->path, suffix, out, size);
+    duty_path_of(d->image->path, suffix, out, size);
 }
 
 /* /var/lib/understudy is the daemon's; in a lab it may come after us. */
@@ -55,7 +53,7 @@ int duty_mark_of(const char *image, enum duty_mark *mark, struct err *e)
     char path[512];
     struct err why = ERR_INIT;
 
-    file_path(image, ".replica", path, sizeof path);
+    duty_path_of(image, ".replica", path, sizeof path);
     *mark = MARK_NONE;
     int rc = file_load(path, 64, &b, &why);
     if (rc && why.kind == ERR_GONE)
@@ -96,6 +94,30 @@ int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e)
     return 0;
 }
 
+static void journal_id(const char *image, uint8_t id[JOURNAL_ID])
+{
+    XXH128_hash_t h = XXH3_128bits(image, strlen(image));
+
+    put_le64(id, h.low64);
+    put_le64(id + 8, h.high64);
+}
+
+int duty_journal_look(const char *image, struct journal_found *found,
+                      struct err *e)
+{
+    struct store file = {&store_fd_ops, -1, "journal"};
+    struct journal_config c = {.log = &file, .log_bytes = JOURNAL_FILE};
+    char path[512];
+
+    duty_path_of(image, ".journal", path, sizeof path);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    file.fd = fd;
+    journal_id(image, c.id);
+    return journal_look(&c, found, e);
+}
+
 int duty_journal_file(struct duty *d, bool create, struct err *e)
 {
     char path[512];
@@ -121,14 +143,11 @@ int duty_journal_file(struct duty *d, bool create, struct err *e)
 
 void duty_journal_config(struct duty *d, struct journal_config *c)
 {
-    XXH128_hash_t h = XXH3_128bits(d->image->path, strlen(d->image->path));
-
     *c = (struct journal_config){.log = &d->journal_file,
                                  .image = &d->image->store,
                                  .log_bytes = JOURNAL_FILE,
                                  .image_bytes = d->image->bytes};
-    put_le64(c->id, h.low64);
-    put_le64(c->id + 8, h.high64);
+    journal_id(d->image->path, c->id);
 }
 
 void duty_journal_remove(struct duty *d)

@@ -60,6 +60,7 @@ struct duty {
     /* Under `lock`. */
     enum duty_mode mode;
     struct epochlog *log; /* LOG */
+    bool exact;           /* KEY.epoch is there; atomic, changed under `lock` */
 
     /* The control thread's. */
     struct extents_builder piece;
@@ -122,6 +123,9 @@ int duty_check(struct duty *d, struct reader *r, struct buf *answer,
 
 /* duty_files.c */
 #define DUTY_KEY 17 /* with its NUL */
+/* The image's path is the one that the record has, a real one. */
+void duty_path_of(const char *image, const char *suffix, char *out,
+                  size_t size);
 void duty_path(const struct duty *d, const char *suffix, char *out,
                size_t size);
 int duty_directory_make(const char *path, struct err *e);
@@ -132,8 +136,24 @@ int duty_mark_of(const char *image, enum duty_mark *mark, struct err *e);
 int duty_mark_write(struct duty *d, enum duty_mark mark, struct err *e);
 /* The journal's file, JOURNAL_FILE bytes of it on the disk. */
 int duty_journal_file(struct duty *d, bool create, struct err *e);
+/* What the journal of an image has that nobody serves. */
+int duty_journal_look(const char *image, struct journal_found *found,
+                      struct err *e);
 void duty_journal_config(struct duty *d, struct journal_config *c);
 void duty_journal_remove(struct duty *d);
+
+/* duty_exact.c: of which epoch an image is that is no replica any more. */
+struct duty_exact {
+    uint64_t epoch, wall_ms;
+};
+/* Durable when it returns. */
+int duty_exact_write(struct duty *d, uint64_t epoch, uint64_t wall_ms,
+                     struct err *e);
+void duty_exact_open(struct duty *d);
+/* Somebody is about to write. Any thread. */
+void duty_exact_forget(struct duty *d);
+/* Of an image that nobody writes to. ERR_REFUSED: that is not known. */
+int duty_exact_of(const char *image, struct duty_exact *x, struct err *e);
 
 /* duty_replica.c */
 int replica_duty_begin(struct duty *d, struct reader *r, struct err *e);
@@ -146,6 +166,8 @@ int replica_duty_decide(struct duty *d, struct err *e);
 void replica_duty_drop(struct duty *d);
 void replica_duty_hangup(struct duty *d);
 int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e);
+int replica_duty_start(struct duty *d, uint64_t epoch, struct err *e);
+int replica_duty_again(struct duty *d, uint64_t epoch, struct err *e);
 bool replica_duty_idle(struct duty *d);
 /* Apply all that is decided. Fine where nothing is. */
 int replica_duty_settle(struct duty *d, struct err *e);

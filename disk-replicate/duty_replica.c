@@ -88,8 +88,10 @@ int replica_duty_begin(struct duty *d, struct reader *r, struct err *e)
     image_forget(d->image);
     __atomic_store_n(&d->page->copied, 0, __ATOMIC_RELAXED);
     duty_mode_set(d, DUTY_REPLICA);
-    if (duty_mark_write(d, MARK_SYNCING, e) || base_find(d, base, next, e) ||
-        duty_journal_file(d, true, e))
+    if (duty_mark_write(d, MARK_SYNCING, e))
+        return -1;
+    duty_exact_forget(d);
+    if (base_find(d, base, next, e) || duty_journal_file(d, true, e))
         return -1;
     duty_journal_config(d, &c);
     if (journal_format(&c, salt, 0, clock_wall_ms(), e))
@@ -200,9 +202,9 @@ void replica_duty_hangup(struct duty *d)
         replica_duty_drop(d);
 }
 
-/* A successor of the server that had the replica: what is whole in the journal
- * is applied when it is opened. */
-static int journal_again(struct duty *d, struct err *e)
+/* A successor of the server that had the replica: what is whole in the journal,
+ * up to `epoch`, is applied when it is opened. */
+static int journal_again(struct duty *d, uint64_t epoch, struct err *e)
 {
     struct journal_config c;
 
@@ -214,13 +216,37 @@ static int journal_again(struct duty *d, struct err *e)
     if (duty_journal_file(d, false, e))
         return -1;
     duty_journal_config(d, &c);
+    c.last = epoch;
     return journal_open(&d->journal, &c, e);
 }
 
-/* The mark goes last: until then it is done again. */
-static int plain_become(struct duty *d, struct err *e)
+/* What is decided is `epoch`, from now on if it was prepared. */
+static int journal_is_at(struct duty *d, uint64_t epoch, struct err *e)
 {
-    if (journal_retire(d->journal, e) || duty_mark_write(d, MARK_NONE, e))
+    if (d->broken.kind)
+        return err_set(e, "%s", d->broken.text);
+    if (journal_again(d, epoch, e))
+        return -1;
+    struct journal_status s = journal_status(d->journal);
+    if (s.prepared && epoch == s.committed + 1) {
+        journal_decide(d->journal);
+        s.committed++;
+    }
+    return s.committed == epoch
+               ? 0
+               : err_kind(e, ERR_REFUSED, "%s is of epoch %lu, not %lu",
+                          d->image->path, s.committed, epoch);
+}
+
+/* The mark goes last: until then it is done again. `remember`: of which epoch
+ * the image is, until somebody writes to it. */
+static int plain_become(struct duty *d, bool remember, struct err *e)
+{
+    if (journal_retire(d->journal, e))
+        return -1;
+    struct journal_status s = journal_status(d->journal);
+    if ((remember && duty_exact_write(d, s.applied, s.wall_ms, e)) ||
+        duty_mark_write(d, MARK_NONE, e))
         return -1;
     journal_end(d);
     duty_journal_remove(d);
@@ -228,27 +254,43 @@ static int plain_become(struct duty *d, struct err *e)
     return 0;
 }
 
-int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e)
+static int promote(struct duty *d, uint64_t epoch, bool remember, struct err *e)
 {
-    if (d->mode == DUTY_PLAIN)
-        return 0;
     if (d->mode == DUTY_LOG)
         return err_kind(e, ERR_REFUSED, "it is a protected VM's");
-    if (d->broken.kind)
-        return err_set(e, "%s", d->broken.text);
-    if (journal_again(d, e))
-        return -1;
-    struct journal_status s = journal_status(d->journal);
-    if (s.prepared && epoch == s.committed + 1) {
-        journal_decide(d->journal);
-        s.committed++;
-    }
-    if (s.committed != epoch)
-        return err_kind(e, ERR_REFUSED, "%s is of epoch %lu, not %lu",
-                        d->image->path, s.committed, epoch);
-    if (plain_become(d, e))
+    if (journal_is_at(d, epoch, e) || plain_become(d, remember, e))
         return -1;
     log_info("disk=%s epoch=%lu is what the image holds", d->id, epoch);
+    return 0;
+}
+
+int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e)
+{
+    return d->mode == DUTY_PLAIN ? 0 : promote(d, epoch, false, e);
+}
+
+int replica_duty_start(struct duty *d, uint64_t epoch, struct err *e)
+{
+    struct duty_exact x;
+
+    if (d->mode != DUTY_PLAIN)
+        return promote(d, epoch, true, e);
+    if (duty_exact_of(d->image->path, &x, e))
+        return -1;
+    return x.epoch == epoch
+               ? 0
+               : err_kind(e, ERR_REFUSED, "%s is of epoch %lu, not %lu",
+                          d->image->path, x.epoch, epoch);
+}
+
+int replica_duty_again(struct duty *d, uint64_t epoch, struct err *e)
+{
+    if (d->mode != DUTY_REPLICA && d->mode != DUTY_HELD)
+        return err_kind(e, ERR_REFUSED, "it is no replica's");
+    if (journal_is_at(d, epoch, e))
+        return -1;
+    journal_drop(d->journal);
+    duty_mode_set(d, DUTY_REPLICA);
     return 0;
 }
 
@@ -280,13 +322,14 @@ int replica_duty_settle(struct duty *d, struct err *e)
 }
 
 /* One that is whole becomes a plain image of its last epoch; any other stays
- * what its mark says. */
+ * what its mark says. So does one with an epoch that nobody has decided: what
+ * its other disks have of that has to be seen first. */
 void replica_duty_end(struct duty *d, bool end)
 {
     struct err e = ERR_INIT;
 
     if (end && d->mode == DUTY_REPLICA && d->journal && d->mark == MARK_WHOLE &&
-        plain_become(d, &e))
+        !journal_status(d->journal).prepared && plain_become(d, true, &e))
         log_error("disk=%s its last epoch: %s", d->id, e.text);
     journal_end(d);
     if (d->journal_file.fd >= 0)

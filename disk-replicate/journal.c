@@ -266,36 +266,72 @@ static int slots_read(struct journal *j, struct err *e)
         return err_kind(e, ERR_GONE, "there is no journal in %s",
                         j->c.log->name);
     if (memcmp(j->slot.id, j->c.id, sizeof j->c.id) != 0 ||
-        j->slot.log_bytes != j->c.log_bytes ||
-        j->slot.image_bytes != j->c.image_bytes)
+        j->slot.log_bytes != j->c.log_bytes)
         return err_kind(e, ERR_REFUSED, "%s is the journal of another image",
                         j->c.log->name);
     return 0;
 }
 
+static int image_is_it(const struct journal *j, struct err *e)
+{
+    return j->slot.image_bytes == j->c.image_bytes
+               ? 0
+               : err_kind(e, ERR_REFUSED, "%s is the journal of another image",
+                          j->c.log->name);
+}
+
+static struct journal *journal_new(const struct journal_config *c,
+                                   struct err *e)
+{
+    struct journal *j = calloc(1, sizeof *j);
+
+    if (j) {
+        j->c = *c;
+        j->record = malloc(RECORD_BYTES);
+        j->incoming.hash = XXH3_createState();
+    }
+    if (j && j->record && j->incoming.hash)
+        return j;
+    journal_close(j);
+    err_set(e, "no memory for a journal");
+    return NULL;
+}
+
 int journal_open(struct journal **out, const struct journal_config *c,
                  struct err *e)
 {
-    struct journal *j = NULL;
+    struct journal *j = config_check(c, e) ? NULL : journal_new(c, e);
 
-    if (config_check(c, e))
-        return -1;
-    j = calloc(1, sizeof *j);
     if (!j)
-        return err_sys(e, "journal");
-    j->c = *c;
-    j->record = malloc(RECORD_BYTES);
-    j->incoming.hash = XXH3_createState();
-    if (!j->record || !j->incoming.hash) {
-        journal_close(j);
-        return err_set(e, "no memory for a journal");
-    }
-    if (slots_read(j, e) || journal_recover(j, e)) {
+        return -1;
+    if (slots_read(j, e) || image_is_it(j, e) || journal_recover(j, e)) {
         journal_close(j);
         return -1;
     }
     *out = j;
     return 0;
+}
+
+int journal_look(const struct journal_config *c, struct journal_found *found,
+                 struct err *e)
+{
+    struct journal *j = journal_new(c, e);
+    int rc = -1;
+
+    if (!j)
+        return -1;
+    if (!slots_read(j, e)) {
+        j->c.image_bytes = j->slot.image_bytes;
+        rc = journal_scan(j, e);
+    }
+    if (!rc)
+        *found = (struct journal_found){.least = j->slot.applying,
+                                        .last = j->committed,
+                                        .wall_ms = j->committed_wall_ms};
+    if (!rc && found->least < j->slot.applied)
+        found->least = j->slot.applied;
+    journal_close(j);
+    return rc;
 }
 
 void journal_close(struct journal *j)

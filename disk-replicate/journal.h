@@ -50,6 +50,7 @@ struct journal_config {
     struct store *log, *image; /* the caller's */
     uint64_t log_bytes;        /* at least JOURNAL_MIN, a multiple of 512 */
     uint64_t image_bytes;      /* a multiple of 512 */
+    uint64_t last; /* recover no epoch behind it, whole or not; 0: all */
     uint8_t id[JOURNAL_ID];
 };
 
@@ -57,6 +58,16 @@ struct journal_config {
  * and synced. `salt` is random, or of a clock: no older journal had it. */
 int journal_format(const struct journal_config *c, uint64_t salt,
                    uint64_t epoch, uint64_t wall_ms, struct err *e);
+
+/* What recovery would find. The image can become any epoch from `least` on, up
+ * to `last`, which was prepared at `wall_ms`. */
+struct journal_found {
+    uint64_t least, last, wall_ms;
+};
+/* Look, and change nothing. `image` and `image_bytes` of the configuration are
+ * not used. Errors as those of journal_open(). */
+int journal_look(const struct journal_config *c, struct journal_found *found,
+                 struct err *e);
 
 /* Open and recover: all whole epochs are applied and synced when it returns.
  * ERR_GONE: there is no journal; ERR_REFUSED: it is another image's, or of

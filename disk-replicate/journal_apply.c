@@ -187,7 +187,8 @@ static int scan(struct journal *j, struct err *e)
     j->decided = at;
     pieces_begin(&j->incoming, j->committed + 1);
     while ((found = record_next(j, &at, &r, &passed, e)) > 0) {
-        if (!scan_record(j, &r, &whole))
+        if ((j->c.last && j->committed >= j->c.last) ||
+            !scan_record(j, &r, &whole))
             break;
         if (!whole)
             continue;
@@ -204,11 +205,8 @@ static int scan(struct journal *j, struct err *e)
     return 0;
 }
 
-int journal_recover(struct journal *j, struct err *e)
+int journal_scan(struct journal *j, struct err *e)
 {
-    bool done = false;
-    uint64_t applied = j->slot.applied;
-
     if (j->slot.tail.offset < JOURNAL_START ||
         j->slot.tail.offset > j->c.log_bytes || j->slot.tail.offset % SECTOR)
         return err_set(e, "%s: its tail is outside of it", j->c.log->name);
@@ -219,6 +217,16 @@ int journal_recover(struct journal *j, struct err *e)
                        "epoch %lu was being applied, and is damaged in %s: "
                        "the image is not a whole epoch any more",
                        j->slot.applying, j->c.log->name);
+    return 0;
+}
+
+int journal_recover(struct journal *j, struct err *e)
+{
+    bool done = false;
+    uint64_t applied = j->slot.applied;
+
+    if (journal_scan(j, e))
+        return -1;
     while (!done)
         if (journal_apply(j, &done, e))
             return -1;

@@ -95,7 +95,8 @@ int journal_slot_write(struct journal *j, struct err *e);
 /* Sync the log; what was released becomes free. */
 int journal_log_sync(struct journal *j, struct err *e);
 
-/* journal_apply.c: find the whole epochs behind the slot's tail, apply them. */
+/* journal_apply.c: find the whole epochs behind the slot's tail; apply them. */
+int journal_scan(struct journal *j, struct err *e);
 int journal_recover(struct journal *j, struct err *e);
 
 #endif

@@ -96,7 +96,7 @@ disk_goes_on() { # HOST NAME: is being written
 }
 disk_stands() { ! disk_goes_on "$@"; }
 image_is_plain() { # HOST: and no replica; bitmaps may be there
-    [ -z "$(find "$WORK/$1/var/lib/understudy/disk" -type f ! -name '*.intent' ! -name '*.left')" ]
+    [ -z "$(find "$WORK/$1/var/lib/understudy/disk" -type f ! -name '*.intent' ! -name '*.left' ! -name '*.epoch')" ]
 }
 # None of its processes sees another one die before it.
 disk_host_die() { # HOST

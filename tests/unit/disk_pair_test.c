@@ -54,8 +54,11 @@ static void host_open(struct host *h)
     plug_open(&h->bitmap, &h->line, "bitmap", intent_file_bytes(BYTES));
     plug_open(&h->log, &h->line, "journal", LOG);
     h->ic = (struct intent_config){&h->bitmap.store, BYTES, "web", "base"};
-    h->jc = (struct journal_config){&h->log.store, &h->image.store, LOG, BYTES,
-                                    "web"};
+    h->jc = (struct journal_config){.log = &h->log.store,
+                                    .image = &h->image.store,
+                                    .log_bytes = LOG,
+                                    .image_bytes = BYTES,
+                                    .id = "web"};
     assert_int_equal(intent_format(&h->ic, false, NULL), 0);
     assert_int_equal(intent_open(&h->intent, &h->ic, NULL), 0);
 }

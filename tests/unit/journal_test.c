@@ -48,8 +48,11 @@ static void host_open(struct host *h)
     memset(h, 0, sizeof *h);
     plug_open(&h->log, &h->line, "journal", LOG);
     plug_open(&h->image, &h->line, "image", BYTES);
-    h->c = (struct journal_config){&h->log.store, &h->image.store, LOG, BYTES,
-                                   "web.img"};
+    h->c = (struct journal_config){.log = &h->log.store,
+                                   .image = &h->image.store,
+                                   .log_bytes = LOG,
+                                   .image_bytes = BYTES,
+                                   .id = "web.img"};
 }
 
 static void host_close(struct host *h)
@@ -270,11 +273,15 @@ static void recover_and_check(const struct story *s, struct host *h,
                               bool goes_on)
 {
     struct journal *j;
+    struct journal_found found;
     struct err e = ERR_INIT;
 
     h->line = (struct plug_line){0};
-    if (journal_open(&j, &h->c, &e))
+    if (journal_look(&h->c, &found, &e) || journal_open(&j, &h->c, &e))
         fail_msg("%s", e.text);
+    assert_int_equal(found.last, journal_status(j).committed);
+    assert_int_equal(found.wall_ms, found.last * 1000);
+    assert_in_range(found.least, 0, found.last);
     image_check(s, h, j);
     if (goes_on)
         one_more(h, j);
