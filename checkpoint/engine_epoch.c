@@ -122,6 +122,7 @@ static enum turn epoch_send(struct engine *eng)
     fault_point("engine.before_commit");
     if (turn == TURN_ON)
         turn = commit_send(eng);
+    log_debug("dom=%s epoch=%lu sent", eng->config.name, eng->at.epoch);
     eng->stats.send_us = (uint32_t)((clock_ns() - start) / 1000);
     eng->stats.bytes = eng->at.bytes;
     return turn;

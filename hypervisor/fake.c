@@ -6,6 +6,7 @@
 #include "hypervisor/blueprint.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/log.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -428,6 +429,7 @@ static int op_get_state(struct hv *hv, uint32_t domid, struct buf *out,
     buf_u32(out, FAKE_MAGIC);
     for (int i = 0; i < FAKE_WRITERS_MAX; i++)
         buf_u64(out, load(&d->steps[i]));
+    log_debug("domain %u: state of step %lu", domid, load(&d->steps[0]));
     for (uint32_t left = load(&d->state_pad); left;) {
         uint32_t n = left < sizeof pad ? left : (uint32_t)sizeof pad;
         buf_put(out, pad, n);
@@ -559,6 +561,7 @@ static const struct hv_ops fake_ops = {
     .get_state = op_get_state,
     .shell_check = op_shell_check,
     .shell_build = op_shell_build,
+    .boot = op_shell_build,
     .state_check = op_state_check,
     .set_state = op_set_state,
     .rename = op_rename,

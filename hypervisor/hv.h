@@ -205,6 +205,12 @@ struct hv_ops {
     int (*shell_build)(struct hv *hv, const struct hv_vm *vm,
                        const void *blueprint, size_t len, uint32_t *domid,
                        struct err *e);
+    /* Boot the VM anew from a blueprint's configuration, with its devices: it
+     * is paused, named NAME--replica, and has executed nothing. Of the
+     * blueprint's memory and platform state nothing is used. ERR_REFUSED with a
+     * hint when this host can't hold it. Else as shell_build(). */
+    int (*boot)(struct hv *hv, const struct hv_vm *vm, const void *blueprint,
+                size_t len, uint32_t *domid, struct err *e);
     /* Is this a state that set_state() could take? It comes from the peer, and
      * an epoch is not acknowledged without. Pure; any thread. */
     int (*state_check)(const void *state, size_t len, struct err *e);

@@ -308,6 +308,7 @@ static const struct hv_ops xen_ops = {
     .get_state = xen_get_state,
     .shell_check = xen_shell_check,
     .shell_build = xen_shell_build,
+    .boot = xen_boot,
     .state_check = record_state_check,
     .set_state = xen_set_state,
     .rename = xen_rename,

@@ -188,6 +188,8 @@ int xen_shell_build(struct hv *hv, const struct hv_vm *vm,
 int xen_shell_build_as(struct hv *hv, const struct hv_vm *vm,
                        const void *blueprint, size_t len, uint32_t *domid,
                        struct err *e);
+int xen_boot(struct hv *hv, const struct hv_vm *vm, const void *blueprint,
+             size_t len, uint32_t *domid, struct err *e);
 int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e);
 int xen_destroy(struct hv *hv, uint32_t domid, struct err *e);
 

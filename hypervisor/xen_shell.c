@@ -116,24 +116,34 @@ static int memory_check(struct hv *hv, uint32_t domid,
     return 0;
 }
 
+/* `how` is build or boot. */
+static int replica_make(const char *how, const struct hv_vm *vm,
+                        const void *blueprint, size_t len, uint32_t *domid,
+                        struct err *e)
+{
+    char name[sizeof vm->name + sizeof HV_REPLICA_TAG], uuid[UUID_TEXT];
+
+    snprintf(name, sizeof name, "%s%s", vm->name, HV_REPLICA_TAG);
+    uuid_format(vm->uuid, uuid);
+    const char *argv[] = {how, name, uuid, NULL};
+    return xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e)
+               ? err_add(e, "%s %s", how, name)
+               : 0;
+}
+
 int xen_shell_build_as(struct hv *hv, const struct hv_vm *vm,
                        const void *blueprint, size_t len, uint32_t *domid,
                        struct err *e)
 {
     struct blueprint bp;
-    char name[sizeof vm->name + sizeof HV_REPLICA_TAG], uuid[UUID_TEXT];
 
-    if (blueprint_parse(blueprint, len, &bp, e))
+    if (blueprint_parse(blueprint, len, &bp, e) ||
+        replica_make("build", vm, blueprint, len, domid, e))
         return -1;
-    snprintf(name, sizeof name, "%s%s", vm->name, HV_REPLICA_TAG);
-    uuid_format(vm->uuid, uuid);
-    const char *argv[] = {"build", name, uuid, NULL};
-    if (xen_xl(argv, blueprint, len, BUILD_S, domid, NULL, e))
-        return err_add(e, "build %s", name);
     if (!memory_check(hv, *domid, &bp, e))
         return 0;
     xen_destroy(hv, *domid, NULL);
-    return err_add(e, "build %s", name);
+    return err_add(e, "build %s" HV_REPLICA_TAG, vm->name);
 }
 
 int xen_shell_build(struct hv *hv, const struct hv_vm *vm,
@@ -146,6 +156,20 @@ int xen_shell_build(struct hv *hv, const struct hv_vm *vm,
         blueprint_is_of(vm, bp.name, bp.uuid, e))
         return -1;
     return xen_shell_build_as(hv, vm, blueprint, len, domid, e);
+}
+
+int xen_boot(struct hv *hv, const struct hv_vm *vm, const void *blueprint,
+             size_t len, uint32_t *domid, struct err *e)
+{
+    const char *fits[] = {"fits", NULL};
+    struct blueprint bp;
+
+    (void)hv;
+    if (blueprint_parse(blueprint, len, &bp, e) ||
+        blueprint_is_of(vm, bp.name, bp.uuid, e) ||
+        xen_xl(fits, blueprint, len, QUICK_S, NULL, NULL, e))
+        return -1;
+    return replica_make("boot", vm, blueprint, len, domid, e);
 }
 
 int xen_rename(struct hv *hv, uint32_t domid, const char *name, struct err *e)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Building a shell: restored paused and without devices, because libxl
- * destroys a domain whose devices fail to attach; then its disks and interfaces
- * are attached one by one, interfaces with retries. */
+/* Building a shell: restored, or booted, paused and without devices, because
+ * libxl destroys a domain whose devices fail to attach; then its disks and
+ * interfaces are attached one by one, interfaces with retries. */
 #include "hypervisor/xl/xl.h"
 
 #include <fcntl.h>
@@ -83,6 +83,17 @@ static int restore(struct xl *x, libxl_domain_config *config,
     return rc ? xl_err(x, e, "restore") : 0;
 }
 
+/* From the kernel that the configuration names; it is let run by the caller. */
+static int boot(struct xl *x, libxl_domain_config *config,
+                const struct blueprint *bp, uint32_t *domid, struct err *e)
+{
+    (void)bp;
+    said_clear(x);
+    return libxl_domain_create_new(x->ctx, config, domid, NULL, NULL)
+               ? xl_err(x, e, "boot")
+               : 0;
+}
+
 static int nic_attach(struct xl *x, uint32_t domid, const libxl_device_nic *nic,
                       struct err *e)
 {
@@ -153,8 +164,12 @@ static int shell_config(struct xl *x, const struct blueprint *bp,
     return 0;
 }
 
-int shell_build(struct xl *x, const char *name, const char *uuid,
-                uint32_t *domid, struct err *e)
+/* `how` makes the domain of the configuration without devices. */
+static int domain_make(struct xl *x, const char *name, const char *uuid,
+                       int (*how)(struct xl *, libxl_domain_config *,
+                                  const struct blueprint *, uint32_t *,
+                                  struct err *),
+                       uint32_t *domid, struct err *e)
 {
     libxl_domain_config config;
     struct devices devices = {0};
@@ -167,7 +182,7 @@ int shell_build(struct xl *x, const char *name, const char *uuid,
         shell_config(x, &bp, name, uuid, &config, e))
         goto out;
     devices_take(&config, &devices);
-    rc = restore(x, &config, &bp, domid, e);
+    rc = how(x, &config, &bp, domid, e);
     if (!rc && devices_attach(x, *domid, &devices, e)) {
         libxl_domain_destroy(x->ctx, *domid, NULL);
         rc = -1;
@@ -177,4 +192,16 @@ out:
     libxl_domain_config_dispose(&config);
     buf_free(&raw);
     return rc;
+}
+
+int shell_build(struct xl *x, const char *name, const char *uuid,
+                uint32_t *domid, struct err *e)
+{
+    return domain_make(x, name, uuid, restore, domid, e);
+}
+
+int shell_boot(struct xl *x, const char *name, const char *uuid,
+               uint32_t *domid, struct err *e)
+{
+    return domain_make(x, name, uuid, boot, domid, e);
 }

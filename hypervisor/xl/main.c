@@ -235,6 +235,16 @@ static int job_build(struct xl *x, char **argv, struct err *e)
     return 0;
 }
 
+static int job_boot(struct xl *x, char **argv, struct err *e)
+{
+    uint32_t domid = 0;
+
+    if (shell_boot(x, argv[0], argv[1], &domid, e))
+        return -1;
+    answer_ok(domid, NULL, 0);
+    return 0;
+}
+
 static int job_rename(struct xl *x, char **argv, struct err *e)
 {
     uint32_t domid;
@@ -297,7 +307,7 @@ static const struct job {
     {"describe", 1, 1, job_describe}, {"check", 1, 1, job_check},
     {"fits", 0, 0, job_fits},         {"build", 2, 2, job_build},
     {"rename", 2, 2, job_rename},     {"destroy", 1, 2, job_destroy},
-    {"watch", 2, 2, job_watch},
+    {"watch", 2, 2, job_watch},       {"boot", 2, 2, job_boot},
 };
 
 /* --- Being told to stop -------------------------------------------------- */
@@ -322,7 +332,7 @@ static void term_setup(const struct job *job, char **argv)
 {
     struct sigaction sa = {.sa_handler = on_term};
 
-    if (job->run != job_build)
+    if (job->run != job_build && job->run != job_boot)
         return;
     snprintf(build_name, sizeof build_name, "%s", argv[0]);
     snprintf(build_uuid, sizeof build_uuid, "%s", argv[1]);
