@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "agent/cold.h"
 #include "agent/lock.h"
 #include "agent/paths.h"
 #include "agent/save.h"
@@ -155,6 +156,7 @@ void agent_exit(struct agent *a, enum agent_exit status)
         if (save_delete(a->rec.uuid, &e))
             log_error("dom=%s %s", a->rec.name, e.text);
         unlink(path_agent(a->rec.uuid).s);
+        cold_remove(a->rec.uuid);
     }
     a->exit_status = a->forgotten ? AGENT_EXIT_DONE : status;
     a->over = true;

@@ -70,6 +70,8 @@ struct agent {
     char arb_refusal[256];    /* why it has no record for us; "": it has */
     uint64_t arb_check_ns;    /* when it was looked at last */
     uint64_t told_claim;      /* nonce of the claim that was told of */
+    bool stood_by; /* a backup's replica is lost, and its primary was not told:
+                    * as far as it knows, it has to win a generation first */
 
     struct link_key *key;
     struct link_tls *tls;

@@ -21,12 +21,18 @@
  */
 
 /* What a successor has to know of a lease's state. */
-static const char *word(enum lease_state s)
+static const char *word(const struct agent *a)
 {
+    enum lease_state s = a->lease.state;
+
     switch (s) {
     case LEASE_GUARDED:
     case LEASE_ASKING:
         return "guarded";
+    case LEASE_STANDBY:
+    case LEASE_CLAIMING:
+    case LEASE_WAITING:
+        return "standby";
     case LEASE_YIELDED:
     case LEASE_FENCED:
     case LEASE_WON:
@@ -34,7 +40,7 @@ static const char *word(enum lease_state s)
     case LEASE_LOST:
         return lease_state_name(s);
     default:
-        return "";
+        return a->stood_by ? "standby" : "";
     }
 }
 
@@ -49,14 +55,14 @@ void agent_lease_record(struct agent *a)
     if (!a->arb)
         return;
     a->rec.claim = claim_out(&a->lease);
-    snprintf(a->rec.lease, sizeof a->rec.lease, "%s", word(a->lease.state));
+    snprintf(a->rec.lease, sizeof a->rec.lease, "%s", word(a));
 }
 
 static bool unwritten(const struct agent *a)
 {
     return a->arb && (a->rec.generation != a->lease.generation ||
                       a->rec.claim != claim_out(&a->lease) ||
-                      strcmp(a->rec.lease, word(a->lease.state)) != 0);
+                      strcmp(a->rec.lease, word(a)) != 0);
 }
 
 /* A claim is on the disk before it is sent. When it can't be, it is not sent:
@@ -69,7 +75,7 @@ static bool claim_write(struct agent *a)
     r.state = a->state.now;
     r.generation = a->lease.generation;
     r.claim = a->lease.request.nonce;
-    snprintf(r.lease, sizeof r.lease, "%s", word(a->lease.state));
+    snprintf(r.lease, sizeof r.lease, "%s", word(a));
     if (save_now(&r, &e)) {
         agent_event(a, "error", "%s; nothing is asked for before it is written",
                     e.text);
@@ -184,16 +190,17 @@ void agent_lease_event(struct agent *a, enum lease_event ev)
     agent_lease_action(a, lease_event(&a->lease, ev, clock_ns()));
 }
 
-/* A record that is lost, or somebody else's, is found out before it is
- * needed. */
+/* A record that is lost, or somebody else's, is found out before it is needed;
+ * and so is an operator who took a primary that runs alone for dead. */
 void agent_lease_check(struct agent *a, uint64_t now)
 {
     uint64_t pause =
         CHECK_NS > 4 * a->lease.timeout_ns ? CHECK_NS : 4 * a->lease.timeout_ns;
-    bool follows =
-        a->lease.state == LEASE_GUARDED || a->lease.state == LEASE_STANDBY;
+    bool looks = a->lease.state == LEASE_GUARDED ||
+                 a->lease.state == LEASE_STANDBY ||
+                 a->lease.state == LEASE_FREE;
 
-    if (!a->arb || !follows || now - a->arb_check_ns < pause)
+    if (!a->arb || !looks || now - a->arb_check_ns < pause)
         return;
     a->arb_check_ns = now;
     agent_lease_event(a, LEASE_EV_UNSURE);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/cold.h"
 #include "agent/guest_down.h"
 #include "agent/job.h"
 #include "agent/mark.h"
@@ -101,6 +102,7 @@ static void acked_cb(struct ev_loop *loop, ev_async *w, int revents)
         link_send_urgent(a->session, WIRE_ACK, out.data, out.len);
         buf_free(&out);
     }
+    backup_cold_keep(b);
     if (a->state.now != VM_PROTECTED) {
         b->was_protected = true;
         agent_state(a, VM_PROTECTED, "epoch %llu is committed here",
@@ -317,7 +319,8 @@ static void backup_session_ready(struct agent *a)
 
     b->session_no++;
     buf_clear(&b->collect);
-    agent_send_hello(a);
+    if (backup_greets(b))
+        agent_send_hello(a);
 }
 
 static void backup_session_closed(struct agent *a, const struct err *why)
@@ -387,6 +390,7 @@ static void backup_tick(struct agent *a, uint64_t now)
     bool replica = a->lease.state != LEASE_EMPTY;
 
     ask_for_primary(b, now);
+    backup_cold_tick(b, now);
     backup_keep_tick(b, now);
     backup_shell_tick(b, now);
     backup_disks_tick(b);
@@ -400,14 +404,7 @@ static void backup_tick(struct agent *a, uint64_t now)
         b->idle_ns = now;
         return;
     }
-    if (!b->told_silent &&
-        lease_silence(&a->lease, now) > a->lease.timeout_ns) {
-        b->told_silent = true;
-        agent_event(a, "silent",
-                    "%s is silent, and no whole epoch is here: nothing to "
-                    "take over with, nothing is started",
-                    a->rec.peer);
-    }
+    backup_silence_say(b, now);
     if (!b->was_protected && now - b->idle_ns > IDLE_NS) {
         agent_event(a, "idle", "no primary came: forgetting %s", a->rec.name);
         agent_exit(a, AGENT_EXIT_DONE);
@@ -424,8 +421,8 @@ static int backup_start(struct agent *a, struct err *e)
     b->a = a;
     pthread_mutex_init(&b->answers_lock, NULL);
     b->idle_ns = clock_ns();
-    b->was_protected =
-        a->rec.state == VM_PROTECTED || a->rec.state == VM_DEGRADED;
+    b->was_protected = a->rec.state == VM_PROTECTED ||
+                       a->rec.state == VM_DEGRADED || cold_is(a->rec.uuid);
     ev_async_init(&b->acked, acked_cb);
     b->acked.data = b;
     ev_async_start(a->loop, &b->acked);
@@ -579,6 +576,9 @@ static void backup_status(struct agent *a, json_t *out)
                       (json_int_t)((b->claimed_ns - b->heard_ns) / NS_PER_MS),
                       "total_ms",
                       (json_int_t)((b->running_ns - b->heard_ns) / NS_PER_MS)));
+    if (b->from_disk_ms)
+        json_object_set_new(out, "from_disk_ms",
+                            json_integer((json_int_t)b->from_disk_ms));
 }
 
 const struct agent_role agent_backup_role = {

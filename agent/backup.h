@@ -8,6 +8,7 @@
 
 #include "agent/agent_core.h"
 #include "checkpoint/replica.h"
+#include "disk-replicate/cold.h"
 
 enum work {
     WORK_NONE,
@@ -62,7 +63,12 @@ struct backup {
     uint64_t epoch; /* that runs here; not always the last acknowledged one */
     struct ipc_conn *taker;
     json_t *take_request;
-    bool marked; /* until the record says that it runs here: mark.h */
+    bool marked;           /* until the record says that it runs here: mark.h */
+    struct cold *cold;     /* an operator's --from-disk under way, or NULL */
+    uint64_t from_disk_ms; /* age of the disks that it was started from */
+
+    struct cold_disks disks; /* of the shell */
+    bool kept; /* on this host's disk, with the blueprint: backup_cold.c */
 
     /* Apply thread -> loop. */
     ev_async acked;
@@ -85,7 +91,13 @@ void backup_committed(void *arg, uint64_t epoch, uint64_t applied,
 void backup_disks_answer(void *arg, const void *payload, size_t len);
 void backup_disks_failed(void *arg, const struct err *why);
 
-/* backup_keep.c: with an arbiter. */
+/* backup_keep.c. From the tick: the primary is silent, and there is nothing to
+ * take over with. */
+void backup_silence_say(struct backup *b, uint64_t now);
+/* A session is there. False: it has to go, as the VM is being started from its
+ * disks. Else HELLO may be sent, whatever it says. */
+bool backup_greets(struct backup *b);
+/* With an arbiter: */
 /* The lease of this agent's start, when nothing runs here. */
 void backup_lease_begin(struct backup *b);
 void backup_generation(struct agent *a);
@@ -122,11 +134,31 @@ void backup_disks_tick(struct backup *b);
  * takeover, which follows. False: it has not. */
 bool backup_fence(struct backup *b);
 
+/* backup_cold.c: starting the VM from its disks. */
+/* The first epoch is committed: keep what it takes. Once a shell. */
+void backup_cold_keep(struct backup *b);
+/* The operator's `takeover --from-disk`. */
+void backup_cold_request(struct backup *b, struct ipc_conn *c, json_t *msg);
+void backup_cold_tick(struct backup *b, uint64_t now);
+/* It has asked for a generation: nobody may be told that nothing is here. */
+bool backup_cold_claims(const struct backup *b);
+/* It is under way, and has not. */
+bool backup_cold_waits(const struct backup *b);
+/* The generation is won; the VM runs; the primary's host can't be fenced. */
+void backup_cold_run(struct backup *b);
+void backup_cold_done(struct backup *b);
+void backup_cold_fenced(struct backup *b, const struct err *why);
+/* Forget it. */
+void backup_cold_end(struct backup *b);
+
 /* backup_takeover.c */
 /* The generation is won: become the VM. */
 void backup_takeover_start(struct backup *b);
 /* Say to who typed `takeover` how it ended; `why` NULL: well. */
 void backup_taker_answer(struct backup *b, const struct err *why);
+/* `shell` is the VM, paused, as of `epoch`, and its generation is won: record
+ * that, and let it run. */
+void backup_takeover_finish(struct backup *b, uint32_t shell, uint64_t epoch);
 /* The operator's `takeover`. */
 void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg);
 /* At the start: we run the VM since an earlier takeover, or a predecessor died

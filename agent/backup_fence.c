@@ -35,6 +35,10 @@ static void fence_failed(struct backup *b, const struct err *why)
 {
     struct agent *a = b->a;
 
+    if (b->cold) {
+        backup_cold_fenced(b, why);
+        return;
+    }
     agent_state(a, VM_FAILED, "the takeover failed: %s", why->text);
     backup_taker_answer(b, why);
     backup_settle(b);
@@ -78,7 +82,8 @@ bool backup_fence(struct backup *b)
     snprintf(j->host, sizeof j->host, "%s", a->rec.peer);
     snprintf(j->name, sizeof j->name, "%s", a->rec.name);
     agent_session_drop(a);
-    replica_session_lost(b->rep);
+    if (b->rep)
+        replica_session_lost(b->rep);
     b->work = WORK_FENCE;
     agent_event(a, "fence", "fencing %s before %s is taken over", j->host,
                 j->name);

@@ -3,8 +3,10 @@
  * successor starts from. Loop thread; see backup.h. */
 #include "agent/backup.h"
 
+#include <stdio.h>
 #include <string.h>
 
+#include "agent/cold.h"
 #include "common/clock.h"
 
 /* Won, and surely not run: the record says that it runs before it does. */
@@ -17,6 +19,7 @@ void backup_lease_begin(struct backup *b)
 
     if (!a->arb)
         return;
+    a->stood_by = !strcmp(a->rec.lease, "standby");
     agent_lease_begin(a, won ? LEASE_RETURNING : LEASE_EMPTY);
     if (won) {
         agent_event(a, "generation",
@@ -37,6 +40,7 @@ void backup_generation(struct agent *a)
     struct backup *b = a->priv;
 
     agent_session_drop(a);
+    a->stood_by = false;
     if (b->rep)
         replica_session_lost(b->rep);
     b->idle_ns = clock_ns();
@@ -119,6 +123,42 @@ static void waits_say(struct backup *b, uint64_t now)
                     h.why.kind ? h.why.text : "it has not decided");
 }
 
+bool backup_greets(struct backup *b)
+{
+    struct agent *a = b->a;
+    bool stood_by = a->stood_by;
+    struct err e = ERR_INIT;
+
+    if (backup_cold_claims(b)) {
+        err_kind(&e, ERR_GONE, "%s is being started from its disks here",
+                 a->rec.name);
+        link_fail(a->session, &e);
+        return false;
+    }
+    /* It hears that there is no replica: from then on it may run alone. */
+    a->stood_by = false;
+    return !stood_by || agent_save(a);
+}
+
+void backup_silence_say(struct backup *b, uint64_t now)
+{
+    struct agent *a = b->a;
+    char offer[160] = "";
+
+    if (b->told_silent || lease_silence(&a->lease, now) <= a->lease.timeout_ns)
+        return;
+    b->told_silent = true;
+    if (cold_is(a->rec.uuid))
+        snprintf(offer, sizeof offer,
+                 "; `understudy takeover %s --from-disk` starts it without its "
+                 "memory",
+                 a->rec.name);
+    agent_event(a, "silent",
+                "%s is silent, and no whole epoch is here: nothing to take "
+                "over with, nothing is started%s",
+                a->rec.peer, offer);
+}
+
 void backup_keep_tick(struct backup *b, uint64_t now)
 {
     struct agent *a = b->a;
@@ -132,10 +172,14 @@ void backup_keep_tick(struct backup *b, uint64_t now)
         __atomic_load_n(&b->ack_epoch, __ATOMIC_ACQUIRE) > b->ack_sent)
         ev_async_send(a->loop, &b->acked);
     if (!b->take_request || a->lease.state == LEASE_CLAIMING ||
-        a->lease.state == LEASE_WON)
+        a->lease.state == LEASE_WON || backup_cold_waits(b))
         return;
     err_kind(&e, ERR_REFUSED, "the arbiter has given %s to %s", a->rec.name,
              a->rec.peer);
     err_hint(&e, "see `understudy status %s` on both hosts", a->rec.name);
     backup_taker_answer(b, &e);
+    if (!b->cold)
+        return;
+    backup_cold_end(b);
+    agent_lease_event(a, LEASE_EV_DISCARDED); /* there is nothing to keep */
 }

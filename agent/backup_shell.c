@@ -29,6 +29,7 @@ struct shell_job {
     bool build;
     bool stray;      /* the domain that is there may be the VM */
     struct hv_vm vm; /* whose shell it is, whatever the blueprint says */
+    struct cold_disks disks;
 };
 
 /* Is there a replica of the VM? 1: yes, in *d, and it is nothing but a shell.
@@ -101,7 +102,8 @@ static int shell_build(struct shell_job *j, struct err *e)
         return -1;
     c.domid = j->shell;
     memcpy(c.name, j->vm.name, sizeof c.name);
-    if (disk_replica_new(&c.disks, j->shell, j->b->a->cfg.durable_ack, e) ||
+    if (cold_list(&j->disks, j->shell, e) ||
+        disk_replica_new(&c.disks, j->shell, j->b->a->cfg.durable_ack, e) ||
         replica_open(&j->rep, j->hv, &c, e)) {
         struct err ignored = ERR_INIT;
         if (c.disks)
@@ -154,6 +156,8 @@ static void shell_done(void *arg, int rc, const struct err *e)
     b->shell = j->rep ? j->shell : 0;
     a->rec.domid = b->shell ? (int64_t)b->shell : -1;
     b->ack_sent = b->ack_epoch = 0;
+    b->disks = j->disks;
+    b->kept = false;
     if (rc)
         agent_event(a, "error", "%s: %s",
                     j->build ? "building the shell" : "removing the replica",
@@ -174,6 +178,7 @@ static void shell_start(struct backup *b, bool build)
 {
     struct shell_job *j = calloc(1, sizeof *j);
     struct agent *a = b->a;
+    bool held = a->arb && b->rep;
 
     if (!j)
         abort();
@@ -190,6 +195,10 @@ static void shell_start(struct backup *b, bool build)
     b->work = build ? WORK_BUILD : WORK_DISCARD;
     b->job_session = b->session_no;
     agent_lease_event(a, LEASE_EV_DISCARDED);
+    /* A successor must not take the primary, which is told, for one that waits
+     * for us. */
+    if (held)
+        agent_save(a);
     job_start(a->loop, shell_run, shell_done, j);
 }
 

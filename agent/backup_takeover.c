@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/cold.h"
 #include "agent/job.h"
 #include "agent/mark.h"
 #include "common/clock.h"
@@ -19,6 +20,7 @@ struct takeover_job {
     struct replica *rep;
     uint32_t shell;
     uint64_t generation;
+    uint64_t epoch; /* that the shell holds */
     char name[64], uuid[STORE_UUID_LEN + 1];
 };
 
@@ -80,6 +82,7 @@ static int rename_run(void *arg, struct err *e)
 
     replica_free(j->rep);
     j->rep = NULL;
+    cold_remove(j->uuid);
     if (agent_hv_open(&hv, e))
         return -1;
     int rc = hv->ops->rename(hv, j->shell, j->name, e);
@@ -117,12 +120,28 @@ static void takeover_failed(struct takeover_job *j, const struct err *e)
     b->a->rec.running = false;
     agent_state(b->a, VM_FAILED, "the takeover failed: %s", e->text);
     backup_taker_answer(b, e);
+    backup_cold_end(b);
     b->work = WORK_NONE;
     b->rep = j->rep;
     free(j);
     backup_settle(b);
     if (b->a->arb)
         agent_lease_event(b->a, LEASE_EV_FAILED);
+}
+
+static void took_over(struct backup *b)
+{
+    struct agent *a = b->a;
+
+    agent_state(
+        a, VM_TAKEN_OVER,
+        "took over from %s at epoch %llu, generation %llu: silent "
+        "for %llu ms, running %llu ms later",
+        a->rec.peer, (unsigned long long)b->epoch,
+        (unsigned long long)a->lease.generation,
+        (unsigned long long)((b->claimed_ns - b->heard_ns) / NS_PER_MS),
+        (unsigned long long)((b->running_ns - b->claimed_ns) / NS_PER_MS));
+    backup_taker_answer(b, NULL);
 }
 
 static void unpause_done(void *arg, int rc, const struct err *e)
@@ -137,16 +156,11 @@ static void unpause_done(void *arg, int rc, const struct err *e)
     }
     fault_point("takeover.unpaused");
     b->running_ns = clock_ns();
-    b->epoch = replica_committed(j->rep);
-    agent_state(
-        a, VM_TAKEN_OVER,
-        "took over from %s at epoch %llu, generation %llu: silent "
-        "for %llu ms, running %llu ms later",
-        a->rec.peer, (unsigned long long)b->epoch,
-        (unsigned long long)a->lease.generation,
-        (unsigned long long)((b->claimed_ns - b->heard_ns) / NS_PER_MS),
-        (unsigned long long)((b->running_ns - b->claimed_ns) / NS_PER_MS));
-    backup_taker_answer(b, NULL);
+    b->epoch = j->epoch;
+    if (b->cold)
+        backup_cold_done(b);
+    else
+        took_over(b);
     b->work = WORK_RENAME;
     job_start(a->loop, rename_run, rename_done, j);
     if (a->arb)
@@ -163,6 +177,8 @@ static void takeover_done(void *arg, int rc, const struct err *e)
         takeover_failed(j, e);
         return;
     }
+    if (j->rep)
+        j->epoch = replica_committed(j->rep);
     j->b->marked = true;
     j->b->shell = 0;
     a->rec.running = true;
@@ -173,28 +189,47 @@ static void takeover_done(void *arg, int rc, const struct err *e)
     job_start(a->loop, unpause_run, unpause_done, j);
 }
 
-void backup_takeover_start(struct backup *b)
+static struct takeover_job *job_new(struct backup *b, uint32_t shell)
 {
     struct takeover_job *j = calloc(1, sizeof *j);
     struct agent *a = b->a;
 
     if (!j)
         abort();
-    b->claimed_ns = clock_ns();
-    b->heard_ns = b->claimed_ns - lease_silence(&a->lease, b->claimed_ns);
-    agent_session_drop(a);
-    replica_session_lost(b->rep);
-    agent_event(a, "takeover", "taking over from %s with epoch %llu",
-                a->rec.peer, (unsigned long long)replica_committed(b->rep));
     j->b = b;
     j->rep = b->rep;
-    j->shell = b->shell;
+    j->shell = shell;
     j->generation = a->lease.generation;
     snprintf(j->name, sizeof j->name, "%s", a->rec.name);
     snprintf(j->uuid, sizeof j->uuid, "%s", a->rec.uuid);
     b->rep = NULL;
+    return j;
+}
+
+void backup_takeover_finish(struct backup *b, uint32_t shell, uint64_t epoch)
+{
+    struct takeover_job *j = job_new(b, shell);
+
+    j->epoch = epoch;
+    takeover_done(j, 0, NULL);
+}
+
+void backup_takeover_start(struct backup *b)
+{
+    struct agent *a = b->a;
+
+    b->claimed_ns = clock_ns();
+    b->heard_ns = b->claimed_ns - lease_silence(&a->lease, b->claimed_ns);
+    if (b->cold) {
+        backup_cold_run(b);
+        return;
+    }
+    agent_session_drop(a);
+    replica_session_lost(b->rep);
+    agent_event(a, "takeover", "taking over from %s with epoch %llu",
+                a->rec.peer, (unsigned long long)replica_committed(b->rep));
     b->work = WORK_TAKEOVER;
-    job_start(a->loop, takeover_run, takeover_done, j);
+    job_start(a->loop, takeover_run, takeover_done, job_new(b, b->shell));
 }
 
 static bool arbiter_is_up(struct agent *a, struct err *e)
@@ -207,36 +242,67 @@ static bool arbiter_is_up(struct agent *a, struct err *e)
     return h.up;
 }
 
-void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
+/* Of any takeover. */
+static int possible(struct backup *b, struct err *e)
+{
+    struct agent *a = b->a;
+
+    if (a->lease.state == LEASE_WON && a->state.now == VM_FAILED)
+        return err_kind(e, ERR_REFUSED, "%s", a->reason);
+    if (b->cold || (b->take_request && a->lease.state == LEASE_CLAIMING))
+        return err_kind(e, ERR_REFUSED, "%s is being taken over already",
+                        a->rec.name);
+    if (a->lease.state == LEASE_WON)
+        return err_kind(e, ERR_REFUSED, "%s runs here already", a->rec.name);
+    if (a->arb && !arbiter_is_up(a, e))
+        return err_add(e, "%s can't be taken over now", a->rec.name);
+    return 0;
+}
+
+/* Of one that has the memory, too. */
+static int replica_check(struct backup *b, bool force, struct err *e)
 {
     struct agent *a = b->a;
     uint64_t silent = lease_silence(&a->lease, clock_ns());
     bool claims = a->arb && a->lease.state == LEASE_CLAIMING;
+
+    if ((a->lease.state != LEASE_STANDBY && !claims) || !b->rep) {
+        err_kind(e, ERR_REFUSED, "there is no whole replica of %s here",
+                 a->rec.name);
+        return cold_is(a->rec.uuid)
+                   ? err_hint(e,
+                              "without its memory, from its disks as of an "
+                              "epoch: understudy takeover %s --from-disk",
+                              a->rec.name)
+                   : -1;
+    }
+    if (silent < a->lease.timeout_ns && !force)
+        return err_kind(e, ERR_REFUSED, "%s answers: it runs %s", a->rec.peer,
+                        a->rec.name);
+    return 0;
+}
+
+void backup_on_takeover(struct backup *b, struct ipc_conn *c, json_t *msg)
+{
+    struct agent *a = b->a;
+    bool from_disk = json_flag(msg, "from_disk", false);
     struct err e = ERR_INIT;
 
-    if (a->lease.state == LEASE_WON && a->state.now == VM_FAILED)
-        err_kind(&e, ERR_REFUSED, "%s", a->reason);
-    else if (a->lease.state == LEASE_WON)
-        err_kind(&e, ERR_REFUSED, "%s runs here already", a->rec.name);
-    else if (a->arb && !arbiter_is_up(a, &e))
-        err_add(&e, "%s can't be taken over now", a->rec.name);
-    else if (claims && b->take_request)
-        err_kind(&e, ERR_REFUSED, "the arbiter is being asked for %s already",
-                 a->rec.name);
-    else if ((a->lease.state != LEASE_STANDBY && !claims) || !b->rep)
-        err_kind(&e, ERR_REFUSED, "there is no whole replica of %s here",
-                 a->rec.name);
-    else if (silent < a->lease.timeout_ns && !json_flag(msg, "force", false))
-        err_kind(&e, ERR_REFUSED, "%s answers: it runs %s", a->rec.peer,
-                 a->rec.name);
-    if (e.kind) {
-        err_hint(&e,
-                 "see `understudy status %s` on both hosts; --force "
-                 "takes over from a living host",
-                 a->rec.name);
+    if (possible(b, &e) ||
+        (!from_disk && replica_check(b, json_flag(msg, "force", false), &e))) {
+        if (!e.hint[0])
+            err_hint(&e,
+                     "see `understudy status %s` on both hosts; --force "
+                     "takes over from a living host",
+                     a->rec.name);
         ipc_reply_error(c, msg, &e);
         return;
     }
+    if (from_disk) {
+        backup_cold_request(b, c, msg);
+        return;
+    }
+    bool claims = a->arb && a->lease.state == LEASE_CLAIMING;
     b->taker = c;
     b->take_request = json_incref(msg);
     if (claims)

@@ -9,6 +9,8 @@
 
 /* So many agents may die before unprotect's answer is that they do. */
 #define DEATHS_MAX 2
+#define TAKEOVER_S 60.
+#define BOOT_S     300. /* devices are attached as well */
 
 /* --- unprotect, takeover: one question to the agent --------------------- */
 
@@ -167,11 +169,14 @@ void control_takeover(struct op *op)
         return;
     }
     bool force = json_flag(op->request, "force", false);
-    daemon_event(op->d, "operator", vm->rec.name, "takeover%s was asked for",
-                 force ? " --force" : "");
+    bool from_disk = json_flag(op->request, "from_disk", false);
+    daemon_event(op->d, "operator", vm->rec.name, "takeover%s%s was asked for",
+                 from_disk ? " --from-disk" : "", force ? " --force" : "");
     struct ask_op *a = ask_new(op, vm);
-    a->call = vm_ask(vm, json_pack("{ss sb}", "op", "takeover", "force", force),
-                     60., on_taken_over, a);
+    a->call = vm_ask(vm,
+                     json_pack("{ss sb sb}", "op", "takeover", "force", force,
+                               "from_disk", from_disk),
+                     from_disk ? BOOT_S : TAKEOVER_S, on_taken_over, a);
 }
 
 /* --- wait --------------------------------------------------------------- */

@@ -66,6 +66,11 @@ struct path path_record(const char *uuid)
     return rooted("/var/lib/understudy/vms/%s.json", uuid);
 }
 
+struct path path_cold(const char *uuid)
+{
+    return rooted("/var/lib/understudy/cold/%s", uuid);
+}
+
 struct path path_lock(void)
 {
     return rooted("/run/understudy/understudyd.lock");
@@ -141,6 +146,7 @@ int paths_setup(struct err *e)
         return err_kind(e, ERR_USAGE, "UNDERSTUDY_ROOT is not absolute: %s",
                         root.s);
     if (dir_make(path_etc().s, 0755, e) || dir_make(path_vms().s, 0700, e) ||
+        dir_make(rooted("/var/lib/understudy/cold").s, 0700, e) ||
         dir_make(path_run().s, 0700, e) ||
         dir_make(rooted("/run/understudy/vm").s, 0700, e))
         return -1;

@@ -28,6 +28,7 @@ struct path path_arbiter(void); /* arbiter: a line of heartbeat/arbiter.h */
 
 /* /var/lib/understudy; `uuid` is the 36-character text form, lower case. */
 struct path path_record(const char *uuid); /* vms/UUID.json */
+struct path path_cold(const char *uuid);   /* cold/UUID: cold.h */
 
 /* /run/understudy */
 struct path path_lock(void);              /* understudyd.lock */

@@ -45,7 +45,8 @@ struct vm_record {
     uint64_t claim; /* nonce of a claim of generation + 1 that may be on its
                      * way, below 2^63; 0: none */
     char lease[12]; /* what a successor has to go on from: "guarded",
-                     * "yielded", "fenced", "won", "returning", "lost"; or "" */
+                     * "yielded", "fenced", "standby", "won", "returning",
+                     * "lost"; or "" */
     bool paused;    /* we have paused the guest, or are about to */
     uint8_t incarnation[16]; /* random, one per `protect` or reboot */
     int64_t domid;           /* guest or shell; -1: none yet */

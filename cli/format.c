@@ -453,6 +453,10 @@ static void totals(FILE *f, const json_t *vm)
         cell(b, takeover, "total_ms", format_ms);
         line(f, "Takeover:", "noticed after %s, running after %s", a, b);
     }
+    if (json_object_get(vm, "from_disk_ms"))
+        line(f, "From disk:",
+             "booted, without its memory, from disks that were %lld s old",
+             cli_number(vm, "from_disk_ms", 0) / 1000);
 }
 
 static void sync_text(char *out, size_t size, const json_t *sync)

@@ -31,39 +31,64 @@ const struct verb verb_unprotect = {
     .run = unprotect_run,
 };
 
+static void takeover_said(const char *vm, const json_t *reply)
+{
+    long long age_ms = cli_number(reply, "age_ms", -1);
+
+    printf("%s runs on this host now\n", vm);
+    if (age_ms >= 0)
+        printf("It was started from its disks as they were at epoch %lld, "
+               "%lld s ago.\n"
+               "Its memory, and what was written since, is lost.\n",
+               cli_number(reply, "epoch", 0), age_ms / 1000);
+}
+
 static int takeover_run(int argc, char **argv)
 {
-    static const struct option options[] = {{"force", no_argument, NULL, 'f'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"force", no_argument, NULL, 'f'},
+        {"from-disk", no_argument, NULL, 'd'},
+        {NULL, 0, NULL, 0},
+    };
     struct err e = ERR_INIT;
-    bool force = false;
+    bool force = false, from_disk = false;
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c != 'f')
+        if (c == 'f')
+            force = true;
+        else if (c == 'd')
+            from_disk = true;
+        else
             return verb_usage(&verb_takeover, false);
-        force = true;
     }
     if (argc - optind != 1)
         return verb_usage(&verb_takeover, false);
-    json_t *reply = cli_ask(json_pack("{ss ss* sb}", "op", "takeover", "vm",
-                                      argv[optind], "force", force),
-                            -1, &e);
+    json_t *reply =
+        cli_ask(json_pack("{ss ss* sb sb}", "op", "takeover", "vm",
+                          argv[optind], "force", force, "from_disk", from_disk),
+                -1, &e);
     if (!reply)
         return cli_error(&e);
+    takeover_said(argv[optind], reply);
     json_decref(reply);
-    printf("%s runs on this host now\n", argv[optind]);
     return EXIT_FINE;
 }
 
 const struct verb verb_takeover = {
     .name = "takeover",
-    .args = "VM [--force]",
+    .args = "VM [--from-disk] [--force]",
     .summary = "run a VM here from its replica",
-    .help = "Type it on the backup, when the other host is known to be dead.\n"
-            "It is refused while the other host is heard.\n\n"
-            "  --force  take over all the same. If the other host runs the VM\n"
-            "           still, it then runs twice.\n",
+    .help =
+        "Type it on the backup, when the other host is known to be dead.\n"
+        "It is refused while the other host is heard.\n\n"
+        "  --from-disk  the memory of the replica is lost: boot the VM from "
+        "its\n"
+        "               disks as they were at the last whole epoch that is "
+        "here\n"
+        "  --force      take over all the same. If the other host runs the VM\n"
+        "               still, it then runs twice. With --from-disk: although\n"
+        "               the other host went on alone; not while it is heard\n",
     .run = takeover_run,
 };
 

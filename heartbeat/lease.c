@@ -157,6 +157,15 @@ static enum lease_action claim(struct lease *l, enum lease_state to,
     return LEASE_DO_ASK;
 }
 
+enum lease_action lease_claim_empty(struct lease *l, uint64_t now)
+{
+    if (l->state != LEASE_EMPTY)
+        return LEASE_DO_NOTHING;
+    enum lease_action ask = claim(l, LEASE_CLAIMING, now);
+    l->forced = true;
+    return ask;
+}
+
 /* What a state has to know and has not asked for. */
 static void request_wanted(struct lease *l)
 {

@@ -141,6 +141,13 @@ void lease_heard_daemon(struct lease *l, uint64_t heard);
  * request that is outstanding is due again every T/2. */
 enum lease_action lease_tick(struct lease *l, uint64_t now);
 
+/* LEASE_EMPTY only: an operator wants the VM started here from what is on the
+ * disk. A claim, as if there were a replica; what comes of it likewise. Outside
+ * of what the table allows by itself, so the caller knows that the primary
+ * holds its output for a replica of this generation, or a person vouches that
+ * it is off. */
+enum lease_action lease_claim_empty(struct lease *l, uint64_t now);
+
 /* Something happened. GRANTED raises the generation before it returns. An
  * event that a state has no transition for changes nothing. */
 enum lease_action lease_event(struct lease *l, enum lease_event ev,

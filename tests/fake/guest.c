@@ -19,6 +19,7 @@ static const char usage[] =
     "usage: guest create DIR NAME [PAGES [STEP_US [NUMBER]]]\n"
     "       guest run DIR NAME [DEVICE] until it is destroyed, or SIGTERM\n"
     "       guest disk DIR NAME IMAGE   exit status 0: IMAGE is of that cut\n"
+    "       guest image IMAGE           of which step's cut it is\n"
     "       guest check DIR NAME        exit status 0: a consistent cut\n"
     "       guest steps DIR NAME        steps taken so far\n"
     "       guest first DIR NAME        those of the writer with the disk\n"
@@ -171,15 +172,14 @@ static uint64_t step_of(uint64_t last, unsigned b)
     return last > back ? last - back : 0;
 }
 
-static int disk_check(uint32_t domid, const char *image)
+static int cut_check(const char *image, uint64_t last)
 {
-    struct fake_view v;
     FILE *f = fopen(image, "re");
 
-    if (!f || fake_view_open(&v, dir, domid, &e))
+    if (!f) {
+        err_sys(&e, "open %s", image);
         return failed();
-    uint64_t last = load(&v.dom->steps[0]);
-    fake_view_close(&v);
+    }
     for (unsigned b = 0; b < BLOCKS; b++) {
         uint8_t is[BLOCK], want[BLOCK] = {0};
         uint64_t step = step_of(last, b);
@@ -193,6 +193,35 @@ static int disk_check(uint32_t domid, const char *image)
     }
     fclose(f);
     return e.kind ? failed() : 0;
+}
+
+static int disk_check(uint32_t domid, const char *image)
+{
+    struct fake_view v;
+
+    if (fake_view_open(&v, dir, domid, &e))
+        return failed();
+    uint64_t last = load(&v.dom->steps[0]);
+    fake_view_close(&v);
+    return cut_check(image, last);
+}
+
+/* The newest step that is in it, if the rest is of that moment. */
+static int image_step(const char *image)
+{
+    FILE *f = fopen(image, "re");
+    uint8_t is[BLOCK];
+    uint64_t last = 0;
+
+    for (unsigned b = 0; f && b < BLOCKS && fread(is, 1, BLOCK, f); b++)
+        if (get_le64(is) / 1000 > last)
+            last = get_le64(is) / 1000;
+    if (f)
+        fclose(f);
+    int rc = cut_check(image, last);
+    if (!rc)
+        printf("%lu\n", last);
+    return rc;
 }
 
 static int run(uint32_t domid, const char *device)
@@ -354,6 +383,8 @@ int main(int argc, char **argv)
     if (argc < 3)
         return fputs(usage, stderr), 2;
     dir = argv[2];
+    if (!strcmp(verb, "image"))
+        return image_step(dir);
     if (!strcmp(verb, "list"))
         return list();
     if (!strcmp(verb, "watchdog"))

@@ -39,6 +39,7 @@ static const char backup_vm[] =
     "\"role\":\"backup\",\"state\":\"TakenOver\",\"peer\":\"alder\","
     "\"arbiter\":\"none\",\"interval_ms\":200,"
     "\"takeover\":{\"detect_ms\":980,\"total_ms\":1013},"
+    "\"from_disk_ms\":61234,"
     "\"reason\":\"alder was silent\"}";
 
 static const char syncing_vm[] =
@@ -202,7 +203,9 @@ static void a_takeover_is_accounted_for(void **state)
                   "Arbiter:        none\n"
                   "Interval:       200 ms\n"
                   "Takeover:       noticed after 980 ms, running after 1013 "
-                  "ms\n");
+                  "ms\n"
+                  "From disk:      booted, without its memory, from disks that "
+                  "were 61 s old\n");
 }
 
 static void assert_line(const char *json, const char *expected)

@@ -375,6 +375,27 @@ static void a_claim_that_never_left_is_forgotten_when_the_peer_is_back(void **s)
     assert_int_equal(l.state, LEASE_CLAIMING);
 }
 
+static void an_operator_can_claim_without_a_replica(void **s)
+{
+    (void)s;
+    uint64_t now = 5 * T;
+    struct lease l;
+
+    lease_init(&l, LEASE_EMPTY, 1, T, now);
+    l = arbitrated(l);
+    assert_int_equal(lease_event(&l, LEASE_EV_FORCED, now), LEASE_DO_NOTHING);
+    assert_int_equal(lease_claim_empty(&l, now), LEASE_DO_ASK);
+    assert_int_equal(l.request.op, LEASE_OP_CLAIM);
+    assert_int_equal(l.request.generation, 1);
+    lease_sent(&l);
+    assert_int_equal(answered(&l, 2, true, false, now), LEASE_DO_TAKEOVER);
+    assert_int_equal(l.state, LEASE_WON);
+
+    l = arbitrated(standby_at(now));
+    assert_int_equal(lease_claim_empty(&l, now), LEASE_DO_NOTHING);
+    assert_int_equal(l.state, LEASE_STANDBY);
+}
+
 static void a_claim_that_is_out_is_settled_though_the_peer_is_back(void **s)
 {
     (void)s;
@@ -563,6 +584,7 @@ int main(void)
             a_beaten_backup_gives_the_replica_up_when_the_winner_runs),
         cmocka_unit_test(
             a_claim_that_never_left_is_forgotten_when_the_peer_is_back),
+        cmocka_unit_test(an_operator_can_claim_without_a_replica),
         cmocka_unit_test(
             a_claim_that_is_out_is_settled_though_the_peer_is_back),
         cmocka_unit_test(an_answer_to_an_older_question_decides_nothing),
