@@ -335,6 +335,13 @@ bool epochlog_at_cut(const struct epochlog *log, uint64_t block, uint8_t *data)
     return !later || !((later->data | later->zero) & ~known);
 }
 
+static unsigned over_percent(uint32_t used, uint32_t all)
+{
+    uint32_t half = all / 2;
+
+    return used > half ? (unsigned)((used - half) * 100ull / (all - half)) : 0;
+}
+
 struct epochlog_load epochlog_load(const struct epochlog *log)
 {
     struct epochlog_load l = {
@@ -345,6 +352,10 @@ struct epochlog_load epochlog_load(const struct epochlog *log)
     };
 
     l.early = l.pages_used > l.pages / 2 || l.entries_used > l.entries / 2;
+    l.over_percent = over_percent(l.pages_used, l.pages);
+    unsigned entries = over_percent(l.entries_used, l.entries);
+    if (entries > l.over_percent)
+        l.over_percent = entries;
     return l;
 }
 

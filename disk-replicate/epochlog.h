@@ -76,7 +76,8 @@ bool epochlog_at_cut(const struct epochlog *log, uint64_t block, uint8_t *data);
 struct epochlog_load {
     uint32_t pages, pages_used;
     uint32_t entries, entries_used;
-    bool early; /* more than half is used: an epoch is wanted */
+    bool early;            /* more than half is used: an epoch is wanted */
+    unsigned over_percent; /* of the other half, that is used */
 };
 struct epochlog_load epochlog_load(const struct epochlog *log);
 

@@ -367,6 +367,28 @@ static void what_was_closed_later_is_not_forgotten(void **s)
     model_close(&m);
 }
 
+static void the_second_half_counts_in_percent(void **s)
+{
+    struct epochlog *log;
+    struct epochlog_config c = {.pages = 200, .entries = 400};
+    uint8_t data[EPOCHLOG_BLOCK] = {1};
+
+    (void)s;
+    assert_int_equal(epochlog_open(&log, &c, NULL), 0);
+    for (unsigned i = 0; i < 200; i++) {
+        assert_int_equal(epochlog_load(log).over_percent,
+                         i > 100 ? i - 100 : 0);
+        assert_true(epochlog_write(log, 1, i * 8, 8, data));
+    }
+    assert_int_equal(epochlog_load(log).over_percent, 100);
+    assert_true(epochlog_fetch(log, 2));
+    assert_true(epochlog_commit(log, 1));
+    assert_int_equal(epochlog_load(log).over_percent, 0);
+    assert_true(epochlog_write(log, 2, 0, 300 * 8, NULL)); /* no pages */
+    assert_int_equal(epochlog_load(log).over_percent, 50);
+    epochlog_free(log);
+}
+
 static void a_large_epoch_comes_in_pieces(void **s)
 {
     struct epochlog *log;
@@ -456,6 +478,7 @@ int main(void)
         cmocka_unit_test(long_histories_too),
         cmocka_unit_test(a_block_is_sent_once_an_epoch),
         cmocka_unit_test(what_was_closed_later_is_not_forgotten),
+        cmocka_unit_test(the_second_half_counts_in_percent),
         cmocka_unit_test(a_large_epoch_comes_in_pieces),
         cmocka_unit_test(payloads_are_checked),
     };
