@@ -110,7 +110,7 @@ struct checkpoint_device {
 /* --- The backup's side of a device that has state ----------------------------
  * Calls come from the replica's apply thread, and, when that is at rest, from
  * who takes over. They may wait for this host's disk. After an error of any but
- * `promote` the replica is void. */
+ * `promote` the replica is void, unless it is ERR_GONE and again() helps. */
 
 struct replica_device;
 
@@ -129,6 +129,11 @@ struct replica_device_ops {
     int (*decide)(struct replica_device *d, struct err *e);
     /* Forget all that is not decided. */
     void (*drop)(struct replica_device *d);
+    /* Who keeps its state was lost (ERR_GONE of record, prepare or decide),
+     * and the replica is `epoch`: go on with a successor, which is waited for,
+     * from that epoch; the same as drop() for what was not lost. The records of
+     * the next one are handed over again. An error makes the replica void. */
+    int (*again)(struct replica_device *d, uint64_t epoch, struct err *e);
     /* The VM runs here from epoch n: have exactly that, durably. Idempotent. */
     int (*promote)(struct replica_device *d, uint64_t epoch, struct err *e);
     void (*free)(struct replica_device *d);

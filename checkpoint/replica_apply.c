@@ -15,6 +15,9 @@
 #include <signal.h>
 #include <string.h>
 
+/* An epoch's disk writes are handed over so often, if who takes them dies. */
+#define DISK_TRIES 3
+
 static void chunk_apply(struct replica *rep, const struct chunk *c)
 {
     const uint8_t *data = c->data;
@@ -99,21 +102,27 @@ static bool disks_prepare(struct replica *rep, const struct disk_records *all,
     if (!d)
         return true;
     d->ops->drop(d);
-    if (!disks_take(rep, all, &e) &&
-        !d->ops->prepare(d, epoch, &rep->disks_kept, &e))
-        return true;
+    for (int tries = 0; tries < DISK_TRIES; tries++) {
+        err_clear(&e);
+        if (!disks_take(rep, all, &e) &&
+            !d->ops->prepare(d, epoch, &rep->disks_kept, &e))
+            return true;
+        /* Before the first one there is nothing to go on with. */
+        if (e.kind != ERR_GONE || epoch == 1 || d->ops->again(d, epoch - 1, &e))
+            break;
+    }
     disks_failed(rep, &e);
     return false;
 }
 
 /* The lock is not held. It is committed all the same: its writes are in the
- * journals. */
+ * journals, and who is lost now has a successor before the next epoch. */
 static void disks_decide(struct replica *rep)
 {
     struct replica_device *d = rep->config.disks;
     struct err e = ERR_INIT;
 
-    if (d && d->ops->decide(d, &e))
+    if (d && d->ops->decide(d, &e) && e.kind != ERR_GONE)
         disks_failed(rep, &e);
 }
 

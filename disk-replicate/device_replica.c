@@ -12,15 +12,17 @@
 #include "common/log.h"
 #include "disk-replicate/disk_control.h"
 
-#define SUCCESSOR_NS (30 * NS_PER_SEC)
+#define SUCCESSOR_NS (30 * NS_PER_SEC) /* for a takeover */
+#define AGAIN_NS     (10 * NS_PER_SEC)
 #define RETRY_MS     20
 
 struct disk {
     struct diskctl server;
     uint32_t device;
-    bool begun;    /* the primary has told its size, and it fits */
-    bool ready;    /* all of the next epoch is in its journal */
-    bool follows;  /* an epoch was prepared: it is no more being copied */
+    bool begun;   /* the primary has told its size, and it fits */
+    bool ready;   /* all of the next epoch is in its journal */
+    bool follows; /* an epoch was prepared: it is no more being copied */
+    uint64_t prepared, decided; /* the last ones; 0: none yet */
     uint64_t kept; /* the epoch that is in the image, synced; 0: none */
     /* Of the next epoch, so far. */
     uint32_t pieces;
@@ -59,6 +61,40 @@ static void totals_clear(struct disk *d)
     XXH3_64bits_reset(d->hash);
 }
 
+/* A server that was lost has a successor soon, which has the journal. */
+static int successor_call(struct disk *d, enum diskctl_type type,
+                          uint64_t epoch, uint64_t wait_ns, struct err *e)
+{
+    const struct timespec pause = {.tv_nsec = RETRY_MS * (long)NS_PER_MS};
+    uint64_t end = clock_ns() + wait_ns;
+    uint8_t p[8];
+
+    put_le64(p, epoch);
+    for (;;) {
+        bool lost = d->server.fd < 0;
+        err_clear(e);
+        if (lost && !diskctl_open(&d->server, d->server.id, e))
+            lost = false;
+        if (!lost && !diskctl_call(&d->server, type, p, sizeof p, NULL, e))
+            return 0;
+        if ((!lost && e->kind != ERR_GONE) || clock_ns() >= end)
+            return -1;
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* It goes on from the epoch that is decided. */
+static int disk_again(struct disk *d, uint64_t epoch, struct err *e)
+{
+    if (successor_call(d, DISKCTL_AGAIN, epoch, AGAIN_NS, e))
+        return err_add(e, "its server was lost");
+    d->kept = 0;
+    totals_clear(d);
+    log_info("disk=%s the successor of its server goes on from epoch %lu",
+             d->server.id, epoch);
+    return 0;
+}
+
 static int begin(struct disk *d, const uint8_t *p, size_t len, struct err *e)
 {
     d->kept = 0;
@@ -67,6 +103,7 @@ static int begin(struct disk *d, const uint8_t *p, size_t len, struct err *e)
     totals_clear(d);
     d->begun = true;
     d->follows = false;
+    d->prepared = d->decided = 0;
     return 0;
 }
 
@@ -101,6 +138,11 @@ static int compare(struct disk *d, const uint8_t *p, size_t len,
     if (len < DIGEST_HEAD)
         return err_set(e, "malformed digests");
     int rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, &why);
+    if (rc && d->decided && why.kind == ERR_GONE &&
+        !disk_again(d, d->decided, &why)) {
+        buf_clear(&bits);
+        rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, &why);
+    }
     if (rc && d->follows) {
         log_warn("disk=%s not compared: %s", d->server.id, why.text);
         buf_free(&bits);
@@ -174,6 +216,7 @@ static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
     if (!rc) {
         d->kept = get_le64(kept.data);
         d->ready = d->follows = true;
+        d->prepared = epoch;
     }
     buf_free(&kept);
     return rc;
@@ -204,6 +247,7 @@ static int disks_decide(struct replica_device *dev, struct err *e)
         if (diskctl_call(&d->server, DISKCTL_DECIDE, NULL, 0, NULL,
                          rc ? NULL : e))
             rc = -1;
+        d->decided = d->prepared;
         totals_clear(d);
     }
     return rc;
@@ -222,26 +266,20 @@ static void disks_drop(struct replica_device *dev)
     }
 }
 
-/* A server that was lost has a successor soon, which has the journal. */
-static int disk_promote(struct disk *d, uint64_t epoch, struct err *e)
+/* Whose connection is open, and whose server is dead all the same, is found out
+ * by the records that follow. */
+static int disks_again(struct replica_device *dev, uint64_t epoch,
+                       struct err *e)
 {
-    const struct timespec pause = {.tv_nsec = RETRY_MS * (long)NS_PER_MS};
-    uint64_t end = clock_ns() + SUCCESSOR_NS;
-    uint8_t p[8];
+    struct replica_disks *all = disks_of(dev);
 
-    put_le64(p, epoch);
-    for (;;) {
-        bool lost = d->server.fd < 0;
-        err_clear(e);
-        if (lost && !diskctl_open(&d->server, d->server.id, e))
-            lost = false;
-        if (!lost &&
-            !diskctl_call(&d->server, DISKCTL_PROMOTE, p, sizeof p, NULL, e))
-            return 0;
-        if ((!lost && e->kind != ERR_GONE) || clock_ns() >= end)
+    for (int i = 0; i < all->n; i++) {
+        struct disk *d = &all->disk[i];
+        if (d->server.fd < 0 && disk_again(d, epoch, e))
             return -1;
-        nanosleep(&pause, NULL);
     }
+    disks_drop(dev);
+    return 0;
 }
 
 static int disks_promote(struct replica_device *dev, uint64_t epoch,
@@ -250,7 +288,8 @@ static int disks_promote(struct replica_device *dev, uint64_t epoch,
     struct replica_disks *all = disks_of(dev);
 
     for (int i = 0; i < all->n; i++)
-        if (disk_promote(&all->disk[i], epoch, e))
+        if (successor_call(&all->disk[i], DISKCTL_PROMOTE, epoch, SUCCESSOR_NS,
+                           e))
             return -1;
     return 0;
 }
@@ -271,6 +310,7 @@ static const struct replica_device_ops ops = {
     .prepare = disks_prepare,
     .decide = disks_decide,
     .drop = disks_drop,
+    .again = disks_again,
     .promote = disks_promote,
     .free = disks_free,
 };

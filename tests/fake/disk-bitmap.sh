@@ -3,12 +3,12 @@
 # What is copied when a disk's other side is there again: only regions that
 # somebody wrote are looked at, and of them only blocks that differ are copied.
 # fail-back: the old primary wrote on behind the last acknowledged epoch, which
-# is undone. reconnect: the backup was away. server: its disk server died.
+# is undone. reconnect: the backup was away.
 # replaced: the backup's image was made anew; unreadable: its bitmap is damaged:
 # then all of it is looked at.
 # left: the VM was stopped and started. written: and something else wrote to the
 # image in between, to be looked at as a whole, too.
-# moments: fail-back reconnect server replaced unreadable left written
+# moments: fail-back reconnect replaced unreadable left written
 . "$(dirname "$0")/../lib/disk.sh"
 : "${MOMENT:=fail-back}"
 GUEST_KIB=2048 ALL_KIB=$((DISK_MB << 10))
@@ -95,7 +95,6 @@ reconnect)
     rm -rf "$WORK/birch/run/understudy/disk" "$WORK/birch/nbd"/*
     daemon_start birch
     ;;
-server) kill -KILL "$(disk_server birch)" ;;
 replaced | unreadable)
     host_die birch
     await 15 state_is alder web Degraded || fail "alder is $(status_of alder web state)"
