@@ -84,12 +84,10 @@ static int disk_again(struct disks *all, struct disk *d, struct err *e)
         return all->follows
                    ? successor_take(all, d, e)
                    : err_set(e, "disk %s: its server died", d->server.id);
-    if (!__atomic_load_n(&d->page->lost, __ATOMIC_SEQ_CST))
-        return 0;
-    return err_set(e,
-                   "disk %s: what was written to it is not known, its log was "
-                   "too small",
-                   d->server.id);
+    enum disk_lost lost = __atomic_load_n(&d->page->lost, __ATOMIC_SEQ_CST);
+    return lost == DISK_LOST_NOTHING
+               ? 0
+               : err_set(e, "disk %s: %s", d->server.id, diskctl_lost(lost));
 }
 
 int disks_again(struct disks *all, struct err *e)

@@ -23,6 +23,23 @@
 #include "disk-replicate/duty.h"
 #include "disk-replicate/record.h"
 
+const char *diskctl_lost(enum disk_lost why)
+{
+    switch (why) {
+    case DISK_LOST_NOTHING:
+        return "nothing is lost";
+    case DISK_LOST_ALL:
+        return "its server died";
+    case DISK_LOST_ROOM:
+        return "its log was full, and no epoch was committed in time";
+    case DISK_LOST_WRITE:
+        return "its image could not be written here";
+    case DISK_LOST_SYNC:
+        return "its image could not be synced here";
+    }
+    return "its log is lost";
+}
+
 /* --- Bytes ---------------------------------------------------------------- */
 
 /* Until the monotonic `until_ns`, 0: for ever. */

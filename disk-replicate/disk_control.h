@@ -109,11 +109,22 @@ enum disk_role {
     DISK_UNUSABLE, /* a replica whose copy did not come to its end */
 };
 
+/* Why the log lacks something. */
+enum disk_lost {
+    DISK_LOST_NOTHING,
+    DISK_LOST_ALL, /* there is none, of this server */
+    DISK_LOST_ROOM,
+    DISK_LOST_WRITE, /* the image could not be written */
+    DISK_LOST_SYNC,
+};
+/* For people. */
+const char *diskctl_lost(enum disk_lost why);
+
 /* Mapped by the server and by its agent. Every field is atomic. */
 struct disk_page {
     uint64_t cut;   /* the agent: the open cut, from 1 */
     uint32_t early; /* the server: an epoch is wanted soon */
-    uint32_t lost;  /* the server: the log lacks something */
+    uint32_t lost;  /* the server: enum disk_lost */
     uint64_t held_bytes;
     /* For whoever looks (look.h). The server: */
     uint64_t bytes; /* of the image */

@@ -87,11 +87,13 @@ static void load_note(struct duty *d)
 }
 
 /* The lock is held. The log is of no more use; its agent sees that. */
-static void log_lose(struct duty *d, const char *why)
+static void log_lose(struct duty *d, enum disk_lost why)
 {
-    if (!d->page->lost)
-        log_warn("disk=%s the log of this epoch is lost: %s", d->id, why);
-    page_store(&d->page->lost, 1);
+    if (!d->page->lost) {
+        log_warn("disk=%s the log of this epoch is lost: %s", d->id,
+                 diskctl_lost(why));
+        page_store(&d->page->lost, why);
+    }
     pthread_cond_broadcast(&d->room);
 }
 
@@ -131,14 +133,27 @@ static void step_log(struct duty *d, uint64_t offset, uint32_t len,
             return;
         page_store(&d->page->early, 1);
         if (r == ETIMEDOUT)
-            log_lose(d, "it is full, and no epoch was committed in time");
+            log_lose(d, DISK_LOST_ROOM);
         else
             r = pthread_cond_timedwait(&d->room, &d->lock, until);
     }
 }
 
+void duty_log_lose(struct duty *d, enum disk_lost why)
+{
+    pthread_mutex_lock(&d->lock);
+    if (d->mode == DUTY_LOG)
+        log_lose(d, why);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static void watch_failed(struct server_watch *w, bool writes)
+{
+    duty_log_lose((struct duty *)w, writes ? DISK_LOST_WRITE : DISK_LOST_SYNC);
+}
+
 static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
-                        const void *data, int error)
+                        const void *data)
 {
     struct duty *d = (struct duty *)w;
     const uint8_t *from = data;
@@ -147,8 +162,6 @@ static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
     uint32_t all = len;
 
     pthread_mutex_lock(&d->lock);
-    if (d->mode == DUTY_LOG && error)
-        log_lose(d, "a write failed here");
     for (uint32_t n; len > 0; offset += n, len -= n) {
         n = len < STEP_BYTES ? len : STEP_BYTES;
         step_log(d, offset, n, from, &until);
@@ -194,7 +207,7 @@ static int log_begin(struct duty *d, struct reader *r, bool again,
     if (epochlog_open(&log, &c, e))
         return -1;
     page_store(&d->page->cut, cut);
-    page_store(&d->page->lost, 0);
+    page_store(&d->page->lost, DISK_LOST_NOTHING);
     page_store(&d->page->copied, 0);
     page_store(&d->watch.discards_zero, true);
     intent_duty_begin(d);
@@ -464,7 +477,7 @@ static int page_make(struct duty *d, struct err *e)
         d->page = NULL;
         return err_sys(e, "map %s", path);
     }
-    page_store(&d->page->lost, 1);
+    page_store(&d->page->lost, DISK_LOST_ALL);
     page_store(&d->page->early, 0);
     page_store(&d->page->held_bytes, 0);
     page_store(&d->page->copied, 0);
@@ -492,6 +505,7 @@ int duty_open(struct duty **out, const char *id, struct image *image,
         return err_sys(e, "disk");
     d->watch.ask = watch_ask;
     d->watch.wrote = watch_wrote;
+    d->watch.failed = watch_failed;
     d->watch.end = watch_end;
     d->image = image;
     d->server = server;
@@ -525,7 +539,7 @@ void duty_close(struct duty *d, bool end)
     intent_duty_close(d, end);
     epochlog_free(d->log);
     if (d->page) {
-        page_store(&d->page->lost, 1);
+        page_store(&d->page->lost, DISK_LOST_ALL);
         munmap(d->page, sizeof *d->page);
     }
     extents_free(&d->piece);

@@ -278,7 +278,9 @@ static void period_sync(struct duty *d)
 
     in->tried = serial;
     pthread_mutex_unlock(&in->lock);
-    int error = image_flush(d->image);
+    int error = image_sync(d->image);
+    if (error)
+        duty_log_lose(d, DISK_LOST_SYNC);
     pthread_mutex_lock(&in->lock);
     if (!error && in->period && in->serial == serial)
         in->synced = true;

@@ -81,6 +81,8 @@ void duty_role_note(struct duty *d);
 
 /* The primary's log is there and lacks nothing. */
 int duty_log_usable(const struct duty *d, struct err *e);
+/* The log, if there is one, is of no more use; its agent sees that. */
+void duty_log_lose(struct duty *d, enum disk_lost why);
 
 /* duty_intent.c. What there is of an earlier server. */
 void intent_duty_init(struct duty *d);

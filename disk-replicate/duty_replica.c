@@ -85,7 +85,6 @@ int replica_duty_begin(struct duty *d, struct reader *r, struct err *e)
         return err_sys(e, "random bytes");
     journal_end(d);
     err_clear(&d->broken);
-    image_forget(d->image);
     __atomic_store_n(&d->page->copied, 0, __ATOMIC_RELAXED);
     duty_mode_set(d, DUTY_REPLICA);
     if (duty_mark_write(d, MARK_SYNCING, e))

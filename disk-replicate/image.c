@@ -144,14 +144,26 @@ int image_read(struct image *im, uint64_t offset, void *p, uint32_t len)
     return errno ? errno : EIO; /* it has become shorter */
 }
 
-int image_flush(struct image *im)
+static int sync_all(struct image *im)
 {
-    return fdatasync(im->store.fd) ? errno : 0;
+    return im->store.ops->sync(&im->store, NULL) ? errno : 0;
 }
 
-void image_forget(struct image *im)
+int image_flush(struct image *im)
 {
-    (void)posix_fadvise(im->store.fd, 0, 0, POSIX_FADV_DONTNEED);
+    int error = sync_all(im);
+    int unsaid = __atomic_exchange_n(&im->unsaid, 0, __ATOMIC_SEQ_CST);
+
+    return error ? error : unsaid;
+}
+
+int image_sync(struct image *im)
+{
+    int error = sync_all(im);
+
+    if (error)
+        __atomic_store_n(&im->unsaid, error, __ATOMIC_SEQ_CST);
+    return error;
 }
 
 int image_write(struct image *im, uint64_t offset, const void *p, uint32_t len,

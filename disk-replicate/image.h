@@ -15,6 +15,7 @@ struct image {
     uint64_t bytes; /* a multiple of 512, not 0 */
     bool read_only, device;
     char path[256];
+    int unsaid; /* atomic: the errno of a sync that the user has to hear of */
 };
 
 /* Open and lock. Who has the lock already is waited for, `wait_ms` at most: a
@@ -37,8 +38,8 @@ int image_zero(struct image *im, uint64_t offset, uint32_t len, bool hole,
 /* A hint: where a hole can't be made, nothing is done. */
 int image_trim(struct image *im, uint64_t offset, uint32_t len, bool fua);
 int image_flush(struct image *im);
-/* From now on the medium is read: of blocks whose sync failed the page cache
- * has what the medium does not (fsync(2)). */
-void image_forget(struct image *im);
+/* The same, for who is not the image's user: what fails, the next flush of the
+ * user fails with as well (the kernel says it once). */
+int image_sync(struct image *im);
 
 #endif

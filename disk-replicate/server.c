@@ -181,9 +181,11 @@ static void job_run(struct server *s, struct job *j, uint8_t *data)
         return;
     j->zeroes = w && __atomic_load_n(&w->discards_zero, __ATOMIC_SEQ_CST);
     j->error = job_do(s, j, data);
-    if (w && job_writes(j) && (h->command != NBD_TRIM || j->zeroes))
-        w->wrote(w, h->offset, h->length, h->command == NBD_WRITE ? data : NULL,
-                 j->error);
+    if (w && j->error && h->command != NBD_READ)
+        w->failed(w, job_writes(j));
+    else if (w && job_writes(j) && (h->command != NBD_TRIM || j->zeroes))
+        w->wrote(w, h->offset, h->length,
+                 h->command == NBD_WRITE ? data : NULL);
     if (w && job_writes(j))
         w->end(w, h->offset, h->length);
 }

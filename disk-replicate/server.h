@@ -34,10 +34,12 @@ struct server_watch {
     /* Before each; an errno refuses it. May wait. */
     int (*ask)(struct server_watch *w, bool writes, uint64_t offset,
                uint32_t len);
-    /* After each that wrote, or tried to (`error`), before it is answered and
-     * before an overlapping one begins. `data` NULL: zeroes. */
+    /* After each that wrote, before it is answered and before an overlapping
+     * one begins. `data` NULL: zeroes. */
     void (*wrote)(struct server_watch *w, uint64_t offset, uint32_t len,
-                  const void *data, int error);
+                  const void *data);
+    /* Instead, after each that was to write, or to flush, and could not. */
+    void (*failed)(struct server_watch *w, bool writes);
     /* After each that writes and was not refused, behind `wrote`. */
     void (*end)(struct server_watch *w, uint64_t offset, uint32_t len);
     /* Discards have to read as zeroes; else they are hints, nobody is told of

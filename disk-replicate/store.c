@@ -78,9 +78,16 @@ static int fd_zero(struct store *s, uint64_t offset, uint64_t len,
     return r ? err_sys(e, "zero %s at %lu", s->name, offset) : 0;
 }
 
+/* Blocks that could not be written are in the page cache still, as if they had
+ * been (fsync(2)): nobody shall read what the medium does not hold. */
 static int fd_sync(struct store *s, struct err *e)
 {
-    return fdatasync(s->fd) ? err_sys(e, "sync %s", s->name) : 0;
+    if (!fdatasync(s->fd))
+        return 0;
+    int why = errno;
+    (void)posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);
+    errno = why;
+    return err_sys(e, "sync %s", s->name);
 }
 
 const struct store_ops store_fd_ops = {fd_read, fd_write, fd_zero, fd_sync};

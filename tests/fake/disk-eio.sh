@@ -3,7 +3,7 @@
 # A medium returns EIO, on one host: what fails is said by name, the guest goes
 # on where it can, nothing is taken over by mistake, and as soon as the medium is
 # good again the VM is protected, and taken over right.
-# moments: copy compare apply sync journal local-read local-write local-verify
+# moments: copy compare apply sync journal local-read local-write local-sync local-verify
 . "$(dirname "$0")/../lib/disk.sh"
 : "${MOMENT:=apply}"
 "${CC:-cc}" -shared -fPIC -o "$WORK/badmedium.so" "$TOP/tests/fake/badmedium.c" ||
@@ -15,6 +15,7 @@ compare) what='read' ;;
 sync) what='sync' ;;
 journal) file=.journal ;;
 local-write) bad=alder ;;
+local-sync) bad=alder what='sync' ;;
 local-*) bad=alder what='read' ;;
 esac
 switch=$WORK/switch
@@ -51,7 +52,8 @@ local-verify) # what only looks at the medium harms nobody
     protect alder web birch
     breaks
     case $MOMENT in
-    local-write) await 10 void 'web\|51712' ;;
+    local-write) await 10 void '51712: its image could not be written here' ;;
+    local-sync) await 10 void '51712: its image could not be synced here' ;;
     *) await 10 void 'Input/output error' ;;
     esac || fail "nobody says it"
     if [ "$MOMENT" = local-write ]; then # its own disk is broken, and says so
