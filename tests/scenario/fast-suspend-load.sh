@@ -13,7 +13,7 @@ start_from running
 web_of_load 1
 guest_listen alder web
 guest_load alder web
-client_start "$WEB"
+client_start "$WEB" --rate 5/s # so busy a guest answers no more than some ten a second
 clocks_start "$WEB"
 begin=$(clocks_moment alder web) || exit 1
 sleep "$ALONE"
