@@ -125,7 +125,7 @@ struct replica_device_ops {
      * before it; 0: none. */
     int (*prepare)(struct replica_device *d, uint64_t epoch, uint64_t *kept,
                    struct err *e);
-    /* Epoch n is committed: it was prepared. */
+    /* Epoch n is committed: it was prepared. May wait for this host's disk. */
     int (*decide)(struct replica_device *d, struct err *e);
     /* Forget all that is not decided. */
     void (*drop)(struct replica_device *d);

@@ -137,9 +137,9 @@ static void epoch_apply(struct replica *rep)
     rep->status.committed = epoch;
     rep->status.committed_ns = clock_ns();
     pthread_mutex_unlock(&rep->lock);
-    disks_decide(rep);
     rep->config.ack(rep->config.ack_arg, epoch, applied, rep->disks_kept);
     fault_point("replica.after_ack");
+    disks_decide(rep);
     fault_point("replica.applying");
     held_apply(rep, &rep->committed);
     buf_free(&rep->state);

@@ -237,10 +237,28 @@ static int disks_prepare(struct replica_device *dev, uint64_t epoch,
     return 0;
 }
 
+/* Of several disks none may be ahead of what the others still have after a
+ * power cut: before any is applied, all have it on the medium. One whose server
+ * is lost just then has a successor that does it first of all. */
+static int disks_secure(struct replica_disks *all, struct err *e)
+{
+    struct err why = ERR_INIT;
+
+    for (int i = 0; all->n > 1 && !all->durable && i < all->n; i++) {
+        if (diskctl_call(&all->disk[i].server, DISKCTL_SECURE, NULL, 0, NULL,
+                         &why) &&
+            why.kind != ERR_GONE) {
+            *e = why;
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int disks_decide(struct replica_device *dev, struct err *e)
 {
     struct replica_disks *all = disks_of(dev);
-    int rc = 0;
+    int rc = disks_secure(all, e);
 
     for (int i = 0; i < all->n; i++) {
         struct disk *d = &all->disk[i];

@@ -165,7 +165,8 @@ int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,
     bool syncs = type == DISKCTL_REPLICA || type == DISKCTL_PREPARE ||
                  type == DISKCTL_PROMOTE || type == DISKCTL_COMPARE ||
                  type == DISKCTL_REBASE || type == DISKCTL_DOUBT ||
-                 type == DISKCTL_AGAIN || type == DISKCTL_START;
+                 type == DISKCTL_AGAIN || type == DISKCTL_START ||
+                 type == DISKCTL_SECURE;
     uint64_t ms = syncs ? DISKCTL_SYNC_MS : DISKCTL_MS;
     uint64_t until = clock_ns() + ms * NS_PER_MS;
     struct buf own = {0}, *in = answer ? answer : &own;

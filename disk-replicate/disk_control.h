@@ -80,6 +80,7 @@ enum diskctl_type {
      * commit; 1: at the cut that was fetched. */
     DISKCTL_CHECK,
     DISKCTL_MEDIUM, /* -> the name of its medium, medium.h */
+    DISKCTL_SECURE, /* what is prepared is on the disk for good */
     /* 8 epoch that is committed: the successor of a replica's server goes on
      * with it. Nothing is left of what is behind that epoch. */
     DISKCTL_AGAIN,

@@ -429,6 +429,8 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
         return replica_duty_piece(d, p, len, e);
     case DISKCTL_PREPARE:
         return prepare(d, &r, answer, e);
+    case DISKCTL_SECURE:
+        return replica_duty_secure(d, e);
     case DISKCTL_DECIDE:
         return replica_duty_decide(d, e);
     case DISKCTL_DROP:

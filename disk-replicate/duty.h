@@ -9,7 +9,8 @@
  * there, nobody's request is served from the image: every one fails. KEY.epoch
  * says of which epoch an image is that was a replica's, until it is written to.
  *
- * Fault point: duty.prepared (an epoch's commit record is written). */
+ * Fault points: duty.prepared (an epoch's commit record is written),
+ * duty.secure (the epoch is committed; of a VM with several disks). */
 #ifndef DISK_REPLICATE_DUTY_H
 #define DISK_REPLICATE_DUTY_H
 

@@ -164,6 +164,7 @@ int replica_duty_piece(struct duty *d, const void *p, size_t len,
                        struct err *e);
 int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
                          bool durable, struct buf *answer, struct err *e);
+int replica_duty_secure(struct duty *d, struct err *e);
 int replica_duty_decide(struct duty *d, struct err *e);
 void replica_duty_drop(struct duty *d);
 void replica_duty_hangup(struct duty *d);

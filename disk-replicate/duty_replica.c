@@ -178,6 +178,15 @@ int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
     return 0;
 }
 
+int replica_duty_secure(struct duty *d, struct err *e)
+{
+    if (is_replica(d, e))
+        return -1;
+    fault_point("duty.secure");
+    return d->journal ? journal_secure(d->journal, e)
+                      : err_set(e, "there is no journal");
+}
+
 int replica_duty_decide(struct duty *d, struct err *e)
 {
     if (is_replica(d, e))

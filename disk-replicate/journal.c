@@ -157,6 +157,11 @@ int journal_prepare(struct journal *j, const struct journal_totals *t,
     return 0;
 }
 
+int journal_secure(struct journal *j, struct err *e)
+{
+    return usable(j, e) ? -1 : journal_log_sync(j, e);
+}
+
 void journal_decide(struct journal *j)
 {
     if (!j->prepared)

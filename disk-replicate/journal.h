@@ -100,6 +100,8 @@ struct journal_totals {
  * synced. An epoch without disk writes has no pieces. */
 int journal_prepare(struct journal *j, const struct journal_totals *t,
                     uint64_t wall_ms, bool durable, struct err *e);
+/* What is prepared is on the disk for good. */
+int journal_secure(struct journal *j, struct err *e);
 /* The prepared epoch is committed. No I/O. */
 void journal_decide(struct journal *j);
 /* Forget what was received or prepared, and not decided. No I/O. */

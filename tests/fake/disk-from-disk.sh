@@ -10,10 +10,6 @@
 : "${MOMENT:=agent}"
 disk_start_protected
 steps_committed alder web >/dev/null || fail "no epochs"
-# The step that alder's memory was at in that epoch, as it was sent last.
-step_of_epoch() { # EPOCH
-    awk -v n="epoch=$1" '/: state of step/ { step = $NF } index($0, n " sent") { of = step } END { print of }' "$WORK/alder.log"
-}
 hit() { test -e "$WORK/birch/run/understudy/faults.hit"; }
 reboot() { # HOST: after its power was cut
     guest "$1" destroy web--replica 2>/dev/null

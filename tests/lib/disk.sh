@@ -103,6 +103,10 @@ disk_host_die() { # HOST
     host_signal "$1" STOP
     host_die "$1"
 }
+# The step that alder's memory was at in that epoch, as it was sent last.
+step_of_epoch() { # EPOCH
+    awk -v n="epoch=$1" '/: state of step/ { step = $NF } index($0, n " sent") { of = step } END { print of }' "$WORK/alder.log"
+}
 disk_server() { # HOST: the process of the server of its newest domain
     sed -n 's/^server=//p' "$(ls -t "$WORK/$1/run/understudy/disk"/vbd-*-51712 | head -1)" |
         tail -n 1

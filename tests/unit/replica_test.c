@@ -521,7 +521,7 @@ static void disks_are_asked_between_epochs(void **state)
     assert_int_equal(disk_put(EPOCH_DISK_LIVE | EPOCH_DISK_ASK, 64), 0);
     epoch_put(2, 3, 2);
     gate_set(false);
-    assert_true(acked_soon(2));
+    assert_true(applied_soon(2));
     assert_string_equal(disk_log, "rpdrpd");
     /* No more than is answered. */
     gate_set(true);
