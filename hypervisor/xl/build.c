@@ -84,10 +84,9 @@ static int restore(struct xl *x, libxl_domain_config *config,
 }
 
 /* From the kernel that the configuration names; it is let run by the caller. */
-static int boot(struct xl *x, libxl_domain_config *config,
-                const struct blueprint *bp, uint32_t *domid, struct err *e)
+static int boot(struct xl *x, libxl_domain_config *config, uint32_t *domid,
+                struct err *e)
 {
-    (void)bp;
     said_clear(x);
     return libxl_domain_create_new(x->ctx, config, domid, NULL, NULL)
                ? xl_err(x, e, "boot")
@@ -164,12 +163,8 @@ static int shell_config(struct xl *x, const struct blueprint *bp,
     return 0;
 }
 
-/* `how` makes the domain of the configuration without devices. */
-static int domain_make(struct xl *x, const char *name, const char *uuid,
-                       int (*how)(struct xl *, libxl_domain_config *,
-                                  const struct blueprint *, uint32_t *,
-                                  struct err *),
-                       uint32_t *domid, struct err *e)
+int shell_build(struct xl *x, const char *name, const char *uuid, bool boots,
+                uint32_t *domid, struct err *e)
 {
     libxl_domain_config config;
     struct devices devices = {0};
@@ -182,7 +177,8 @@ static int domain_make(struct xl *x, const char *name, const char *uuid,
         shell_config(x, &bp, name, uuid, &config, e))
         goto out;
     devices_take(&config, &devices);
-    rc = how(x, &config, &bp, domid, e);
+    rc =
+        boots ? boot(x, &config, domid, e) : restore(x, &config, &bp, domid, e);
     if (!rc && devices_attach(x, *domid, &devices, e)) {
         libxl_domain_destroy(x->ctx, *domid, NULL);
         rc = -1;
@@ -192,16 +188,4 @@ out:
     libxl_domain_config_dispose(&config);
     buf_free(&raw);
     return rc;
-}
-
-int shell_build(struct xl *x, const char *name, const char *uuid,
-                uint32_t *domid, struct err *e)
-{
-    return domain_make(x, name, uuid, restore, domid, e);
-}
-
-int shell_boot(struct xl *x, const char *name, const char *uuid,
-               uint32_t *domid, struct err *e)
-{
-    return domain_make(x, name, uuid, boot, domid, e);
 }

@@ -225,24 +225,24 @@ static int job_fits(struct xl *x, char **argv, struct err *e)
     return rc;
 }
 
-static int job_build(struct xl *x, char **argv, struct err *e)
+static int shell_make(struct xl *x, char **argv, bool boots, struct err *e)
 {
     uint32_t domid = 0;
 
-    if (shell_build(x, argv[0], argv[1], &domid, e))
+    if (shell_build(x, argv[0], argv[1], boots, &domid, e))
         return -1;
     answer_ok(domid, NULL, 0);
     return 0;
 }
 
+static int job_build(struct xl *x, char **argv, struct err *e)
+{
+    return shell_make(x, argv, false, e);
+}
+
 static int job_boot(struct xl *x, char **argv, struct err *e)
 {
-    uint32_t domid = 0;
-
-    if (shell_boot(x, argv[0], argv[1], &domid, e))
-        return -1;
-    answer_ok(domid, NULL, 0);
-    return 0;
+    return shell_make(x, argv, true, e);
 }
 
 static int job_rename(struct xl *x, char **argv, struct err *e)

@@ -58,12 +58,10 @@ int image_check(const char *path, struct err *e);
 bool stream_write(int fd, const struct blueprint *bp);
 
 /* build.c ----------------------------------------------------------------- */
-/* `name` and `uuid` are the shell's, whatever the blueprint says. */
-int shell_build(struct xl *x, const char *name, const char *uuid,
+/* `name` and `uuid` are the shell's, whatever the blueprint says. `boots`: from
+ * the kernel that the configuration names. */
+int shell_build(struct xl *x, const char *name, const char *uuid, bool boots,
                 uint32_t *domid, struct err *e);
-/* The same, booted from what the configuration names. */
-int shell_boot(struct xl *x, const char *name, const char *uuid,
-               uint32_t *domid, struct err *e);
 
 /* watch.c ----------------------------------------------------------------- */
 /* Become a process that nobody waits for; before libxl is opened. */

@@ -55,26 +55,15 @@ for round in 1 2 3 4 5 6; do
         rm "$WORK/birch/run/understudy/faults.hit"
         ;;
     *)
-        if [ "$MOMENT" = verify ]; then
-            us alder disk verify web >>"$WORK/verify" 2>&1 &
-            verify=$!
-        fi
-        sleep "0.$((RANDOM % 4))"
-        kill_servers
+        kill_some_time kill_servers
         ;;
     esac
     [ "$MOMENT" = at-once ] && [ $round = 3 ] && break
     await 10 went_on $round || fail "nobody goes on after $round"
-    await 10 epochs_go_on alder web || fail "no epochs after $round"
-    [ "$(grep -c 'event=void' "$WORK/alder.log" "$WORK/birch.log" | grep -vc ':0')" = 0 ] || fail "the replica is void"
-    [ "$(state_count alder web Protected)" = 1 ] || fail "Protected again"
+    replica_goes_on $round
 done
 if [ "$MOMENT" != at-once ]; then
-    disk_goes_on alder web || fail "the guest does not go on"
-    [ -z "${verify:-}" ] || wait "$verify"
-    grep -q differ "$WORK/verify" 2>/dev/null && fail "differences: $(cat "$WORK/verify")"
-    us alder disk verify web || fail "the disks differ"
-    us birch disk list web | grep -q 'xvda .*in sync' || fail "the list says $(us birch disk list web)"
+    disks_are_equal birch
     steps=$(steps_committed alder web) || fail "no epochs"
 fi
 disk_host_die alder

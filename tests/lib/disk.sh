@@ -119,3 +119,27 @@ protect_refused() { # TEXT
     await 10 vm_is_unknown alder web || fail "alder still knows it"
     await 10 host_is_clean birch || fail "something is left on birch"
 }
+
+# --- Disk servers that are killed again and again, see disk-server-*.sh ----------
+
+# At some time; if that is the moment, while the disks are compared.
+kill_some_time() { # FUNCTION
+    if [ "$MOMENT" = verify ]; then
+        us alder disk verify web >>"$WORK/verify" 2>&1 &
+        verify=$!
+    fi
+    sleep "0.$((RANDOM % 4))"
+    "$1"
+}
+replica_goes_on() { # ROUND: the one that there was
+    await 10 epochs_go_on alder web || fail "no epochs after $1"
+    grep -q 'event=void' "$WORK/alder.log" "$WORK/birch.log" && fail "the replica is void"
+    [ "$(state_count alder web Protected)" = 1 ] || fail "Protected again"
+}
+disks_are_equal() { # on HOST it is listed as in sync
+    disk_goes_on alder web || fail "the guest does not go on"
+    [ -z "${verify:-}" ] || wait "$verify"
+    grep -q differ "$WORK/verify" 2>/dev/null && fail "differences: $(cat "$WORK/verify")"
+    us alder disk verify web || fail "the disks differ"
+    us "$1" disk list web | grep -q 'xvda .*in sync' || fail "the list says $(us "$1" disk list web)"
+}
