@@ -43,8 +43,7 @@ enum turn engine_over(struct engine *eng, enum engine_event_type type,
 
 void engine_wait(struct engine *eng, uint64_t until_ns)
 {
-    struct timespec ts = {.tv_sec = (time_t)(until_ns / NS_PER_SEC),
-                          .tv_nsec = (long)(until_ns % NS_PER_SEC)};
+    struct timespec ts = clock_timespec(until_ns);
 
     pthread_cond_timedwait(&eng->wake, &eng->lock, &ts);
 }

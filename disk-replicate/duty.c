@@ -97,12 +97,6 @@ static void log_lose(struct duty *d, enum disk_lost why)
     pthread_cond_broadcast(&d->room);
 }
 
-static struct timespec timespec_of(uint64_t ns)
-{
-    return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_SEC),
-                             .tv_nsec = (long)(ns % NS_PER_SEC)};
-}
-
 /* The lock is held, and given up while it waits. A writer that is faster than
  * the link becomes as slow, and no write waits for long. */
 static void pace(struct duty *d, uint64_t began, uint32_t len)
@@ -111,7 +105,7 @@ static void pace(struct duty *d, uint64_t began, uint32_t len)
         uint64_t ns = PACE_NS * (uint64_t)len;
         ns *= epochlog_load(d->log).over_percent;
         ns = ns < PACE_MAX_NS ? ns : PACE_MAX_NS;
-        struct timespec until = timespec_of(began + ns);
+        struct timespec until = clock_timespec(began + ns);
         if (!ns ||
             pthread_cond_timedwait(&d->room, &d->lock, &until) == ETIMEDOUT)
             return;
@@ -158,7 +152,7 @@ static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
     struct duty *d = (struct duty *)w;
     const uint8_t *from = data;
     uint64_t began = clock_ns();
-    struct timespec until = timespec_of(began + ROOM_MS * NS_PER_MS);
+    struct timespec until = clock_timespec(began + ROOM_MS * NS_PER_MS);
     uint32_t all = len;
 
     pthread_mutex_lock(&d->lock);

@@ -82,8 +82,7 @@ static enum seen look(struct xen *x, uint32_t domid)
 /* Wait at most this long for Xen's event, and take it. */
 static void event_take(struct xen *x, uint64_t ns)
 {
-    struct timespec ts = {.tv_sec = (time_t)(ns / NS_PER_SEC),
-                          .tv_nsec = (long)(ns % NS_PER_SEC)};
+    struct timespec ts = clock_timespec(ns);
     struct pollfd p = {.fd = xenevtchn_fd(x->xce), .events = POLLIN};
 
     if (ppoll(&p, 1, &ts, NULL) != 1)

@@ -166,8 +166,7 @@ int link_pipe_room(struct link_pipe *p, size_t len, uint64_t wait_ns,
                    struct err *e)
 {
     uint64_t until = clock_ns() + wait_ns;
-    struct timespec ts = {.tv_sec = (time_t)(until / NS_PER_SEC),
-                          .tv_nsec = (long)(until % NS_PER_SEC)};
+    struct timespec ts = clock_timespec(until);
     int r = 0;
 
     pthread_mutex_lock(&p->lock);
