@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -81,6 +83,24 @@ static int kind_find(struct image *im, struct err *e)
     return 0;
 }
 
+/* File systems whose SEEK_DATA finds all that a write(2) which has returned
+ * left behind, on the medium or not: in a hole, what waits for its block is
+ * data (IOMAP_DELALLOC; fs/ext4/inode.c, ext4_iomap_begin_report;
+ * fs/xfs/xfs_iomap.c, xfs_seek_iomap_begin), and of unwritten extents the page
+ * cache is looked at (fs/iomap/seek.c; mm/filemap.c, mapping_seek_hole_data,
+ * tmpfs's as well). Not all do: FUSE asks its server, which may not have it
+ * yet. */
+static bool holes_are_right(int fd)
+{
+    struct statfs fs;
+
+    return !fstatfs(fd, &fs) &&
+           (fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC ||
+            fs.f_type == TMPFS_MAGIC);
+}
+
+/* To look for data in a file of unwritten extents alone is to go through them
+ * all, each time: one that has all of its space is not asked. */
 static int size_find(struct image *im, struct err *e)
 {
     struct stat st;
@@ -92,6 +112,8 @@ static int size_find(struct image *im, struct err *e)
         return err_sys(e, "size of %s", im->path);
     } else {
         im->bytes = (uint64_t)st.st_size;
+        im->sparse = (uint64_t)st.st_blocks * SECTOR_BYTES < im->bytes &&
+                     holes_are_right(im->store.fd);
     }
     if (im->bytes && im->bytes % SECTOR_BYTES == 0)
         return 0;
@@ -142,6 +164,18 @@ int image_read(struct image *im, uint64_t offset, void *p, uint32_t len)
     if (!im->store.ops->read(&im->store, offset, p, len, &e))
         return 0;
     return errno ? errno : EIO; /* it has become shorter */
+}
+
+bool image_is_hole(const struct image *im, uint64_t offset, uint32_t len)
+{
+    struct stat st;
+
+    if (!im->sparse)
+        return false;
+    off_t data = lseek(im->store.fd, (off_t)offset, SEEK_DATA);
+    if (data < 0 && errno == ENXIO && !fstat(im->store.fd, &st))
+        data = st.st_size; /* there is none up to the end */
+    return data >= (off_t)(offset + len);
 }
 
 static int sync_all(struct image *im)

@@ -14,6 +14,7 @@ struct image {
     struct store store;
     uint64_t bytes; /* a multiple of 512, not 0 */
     bool read_only, device;
+    bool sparse; /* where it has holes can be asked, cheaply */
     char path[256];
     int unsaid; /* atomic: the errno of a sync that the user has to hear of */
 };
@@ -28,8 +29,11 @@ int image_open(struct image *im, const char *path, bool read_only,
                unsigned wait_ms, struct err *e);
 void image_close(struct image *im);
 
-/* All return 0 or an errno. */
+/* All but image_is_hole() return 0 or an errno. */
 int image_read(struct image *im, uint64_t offset, void *p, uint32_t len);
+/* Nobody writes there: true: it reads as zeroes, and need not be read for that.
+ * False: who knows. */
+bool image_is_hole(const struct image *im, uint64_t offset, uint32_t len);
 int image_write(struct image *im, uint64_t offset, const void *p, uint32_t len,
                 bool fua);
 /* Reads as zeroes afterwards; `hole`: without taking space, if possible. */

@@ -385,12 +385,14 @@ void server_give(struct server *s, struct range *r)
     pthread_mutex_unlock(&s->state);
 }
 
-int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len)
+int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len,
+                      bool *hole)
 {
     struct range r = {.offset = offset, .length = len};
 
     server_hold(s, &r);
-    int error = image_read(s->image, offset, p, len);
+    *hole = image_is_hole(s->image, offset, len);
+    int error = *hole ? 0 : image_read(s->image, offset, p, len);
     server_give(s, &r);
     return error;
 }

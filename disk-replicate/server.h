@@ -66,8 +66,10 @@ void server_set_watch(struct server *s, struct server_watch *w);
  * back. Any thread but a worker. */
 void server_hold(struct server *s, struct range *r);
 void server_give(struct server *s, struct range *r);
-/* Read while nobody writes there. The same threads. Returns 0 or an errno. */
-int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len);
+/* Read while nobody writes there; *hole: all of it is zeroes, and `p` is as it
+ * was. The same threads. Returns 0 or an errno. */
+int server_read_still(struct server *s, uint64_t offset, void *p, uint32_t len,
+                      bool *hole);
 
 /* Any thread. */
 void server_counts(struct server *s, struct server_counts *out);
