@@ -5,6 +5,7 @@
 # it is in nobody's way.
 . "$(dirname "$0")/../lib/disk.sh"
 disk_start_protected
+: >"$WORK/verify.out" # there is something to count in
 (while :; do us alder disk verify web >>"$WORK/verify.out" 2>>"$WORK/verify.err"; done) &
 comparing=$!
 again() { state_is alder web Protected && epochs_go_on alder web; }
