@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC1091,SC2016,SC2154
+# A guest with two disks, one of which is not as it should be on one host: its file
+# system is full, its device returns EIO, it is shorter or not there. That is said,
+# the guest goes on where it can, and when it is mended the VM is protected: what the
+# guest finds on birch's image after a takeover is what it wrote, to the last block.
+# moments: full eio local short missing
+# test-all only
+. "$(dirname "$0")/../lib/scenario.sh"
+. "$(dirname "$0")/../lib/guest-disk.sh"
+: "${MOMENT:=full}"
+start_from running
+disk_images_make alder birch
+
+# The data's image has holes alone, and there is room for so much of it; on a loop
+# device what has no room is EIO.
+small_make() { # HOST [loop]
+    on "$1" "mkdir /srv/small && mount -t tmpfs -o size=12m small /srv/small &&
+        truncate -s 64M /srv/small/data.img && rm $DATA &&
+        ln -s ${2:+\$(losetup -f --show }/srv/small/data.img${2:+)} $DATA" || fail "no small file system on $1"
+}
+mended() { # HOST
+    on "$1" mount -o remount,size=100m /srv/small || fail "no more room on $1"
+}
+void() { # HOST TEXT
+    on "$1" "understudy events; cat /var/log/understudyd.log" | grep -a "void.*$2"
+}
+told() { # TEXT: by alder's status
+    state_is alder disk Degraded && alder understudy status disk | grep -a "$1"
+}
+is_protected() { state_is alder disk Protected; }
+diskcheck_goes_on() {
+    console_says alder 'diskcheck: ' && fail "diskcheck has ended"
+    console_says alder 'I/O error' && fail "the guest saw an error"
+}
+plug_is_pulled() {
+    local before
+    before=$(status_of alder disk epochs)
+    epochs_go_on() { [ "$(status_of alder disk epochs)" -ge $((before + 5)) ]; }
+    await 20 epochs_go_on || fail "no epochs"
+    diskcheck_goes_on
+    "$LAB" kill alder
+    await 20 state_is birch disk TakenOver || fail "birch did not take over"
+    await 6 guest_serves $DISK || fail "disk does not answer"
+    diskcheck_end birch
+    await 60 console_says birch 'diskcheck: ' || fail "diskcheck does not end"
+    console_says birch 'diskcheck: '
+    console_says birch 'diskcheck: all fine' || fail "diskcheck found something"
+    console_says birch 'I/O error' && fail "the guest saw an error"
+}
+
+case $MOMENT in
+full | eio)
+    if [ "$MOMENT" = full ]; then
+        text='No space left on device'
+        small_make birch
+    else
+        text='Input/output error'
+        small_make birch loop
+    fi
+    disk_guest_make
+    protect alder disk birch
+    diskcheck_start 900
+    await 20 void birch "$text" || fail "birch does not say it"
+    await 6 told 'disk' || fail "alder's status does not say it"
+    alder understudy status disk
+    diskcheck_goes_on
+    mended birch
+    await 30 is_protected || fail "protection did not return"
+    plug_is_pulled
+    ;;
+local)
+    small_make alder loop
+    disk_guest_make
+    protect alder disk birch
+    diskcheck_start 900
+    await 20 console_says alder 'diskcheck: FAILED' || fail "the guest is told nothing"
+    guest_serves $DISK || fail "the guest does not go on"
+    [ "$(event_count birch '"TakenOver"')" = 0 ] || fail "birch took over"
+    alder understudy status disk
+    mended alder
+    await 30 is_protected || fail "protection did not return"
+    alder understudy disk verify disk || fail "a difference"
+    ;;
+short)
+    birch truncate -s 32M $DATA
+    disk_guest_make
+    refused 1 'has 33554432 bytes here, and 67108864 there' understudy protect disk birch --arbiter none
+    birch truncate -s 64M $DATA
+    protect alder disk birch
+    diskcheck_start 900
+    plug_is_pulled
+    ;;
+missing)
+    birch rm $DATA
+    disk_guest_make
+    refused 1 "$DATA.*No such file" understudy protect disk birch --arbiter none
+    birch truncate -s 64M $DATA
+    protect alder disk birch
+    diskcheck_start 900
+    plug_is_pulled
+    ;;
+esac
