@@ -3,12 +3,13 @@
 // Runs inside a guest of the lab: writes a disk's blocks with what names them
 // and reads them back, from four threads, past the page cache, for some time;
 // in the end everything once more. The first error, or block that is not as it
-// was written, ends it. `diskcheck DEVICE SECONDS`.
+// was written, ends it. `diskcheck DEVICE SECONDS`; SIGTERM: the time is over.
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,13 @@ struct part {
 };
 
 static int device;
-static uint64_t end_ns;
+static volatile uint64_t end_ns;
+
+static void over(int signal)
+{
+    (void)signal;
+    end_ns = 0;
+}
 
 static uint64_t now_ns(void)
 {
@@ -134,6 +141,7 @@ int main(int argc, char **argv)
         perror("diskcheck");
         return 2;
     }
+    signal(SIGTERM, over);
     end_ns = now_ns() + strtoull(argv[2], NULL, 10) * 1000000000u;
     for (unsigned i = 0; i < THREADS; i++) {
         struct part *p = &part[i];

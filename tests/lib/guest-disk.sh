@@ -29,7 +29,10 @@ CFG
     await 12 guest_serves $DISK || fail "disk does not answer"
 }
 diskcheck_start() { # SECONDS
-    guest_type alder disk "mkdir /m; mount -r /dev/xvda /m && /m/diskcheck /dev/xvdb $1"
+    guest_type alder disk "mkdir /m; mount -r /dev/xvda /m && /m/diskcheck /dev/xvdb $1 &"
+}
+diskcheck_end() { # HOST: it reads all once more, and ends
+    guest_type "$1" disk 'kill -TERM $(pidof diskcheck)'
 }
 console_says() { # HOST TEXT: of the guest, also when it was taken over
     on "$1" "cat /var/log/xen/console/guest-disk*.log | grep -a '$2'"

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash disable=SC1091,SC2016,SC2154
+# A guest with two disks there and back, one diskcheck all the time: alder's plug
+# is pulled, birch takes over; alder boots, and birch protects the VM with it, by
+# the bitmaps: the disk that nobody wrote is not looked at. Then birch's plug is
+# pulled, and what the guest finds on alder's image is what it has in its memory.
+# test-all only
+. "$(dirname "$0")/../lib/scenario.sh"
+. "$(dirname "$0")/../lib/guest-disk.sh"
+start_from running
+disk_images_make alder birch
+disk_guest_make
+protect alder disk birch
+before=$(status_of alder disk epoch)
+diskcheck_start 900
+epochs_are() { [ "$(status_of "$1" disk epoch)" -ge "$2" ]; }
+await 20 epochs_are alder $((before + 8)) || fail "no epochs"
+console_says alder 'diskcheck: ' && fail "diskcheck has ended on alder"
+"$LAB" kill alder
+await 20 state_is birch disk TakenOver || fail "birch did not take over"
+await 6 guest_serves $DISK || fail "disk does not answer"
+"$LAB" start alder
+alder_is_up() { birch understudy peer list | grep -q 'alder.*up'; }
+await 30 alder_is_up || fail "birch does not see alder"
+protect birch disk alder
+copies=$(birch 'grep copied= /var/log/understudyd.log')
+say "$copies"
+grep -q '51712 copied=0 KiB compared=0 KiB' <<<"$copies" || fail "the disk that nobody wrote was looked at"
+before=$(status_of birch disk epoch)
+await 20 epochs_are birch $((before + 5)) || fail "no epochs"
+console_says birch 'diskcheck: ' && fail "diskcheck has ended on birch"
+"$LAB" kill birch
+await 20 state_is alder disk TakenOver || fail "alder did not take over"
+await 6 guest_serves $DISK || fail "disk does not answer"
+diskcheck_end alder
+await 30 console_says alder 'diskcheck: ' || fail "diskcheck does not end"
+console_says alder 'diskcheck: '
+console_says alder 'diskcheck: all fine' || fail "diskcheck found something"
+console_says alder 'I/O error' && fail "the guest saw an error"
+alder understudy events | grep -a 'took over'
