@@ -3,7 +3,8 @@
 // Runs inside a guest of the lab: writes a disk's blocks with what names them
 // and reads them back, from four threads, past the page cache, for some time;
 // in the end everything once more. The first error, or block that is not as it
-// was written, ends it. `diskcheck DEVICE SECONDS`; SIGTERM: the time is over.
+// was written, ends it. `diskcheck DEVICE SECONDS [MS]`, with MS between two
+// requests of a thread; SIGTERM: the time is over.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,6 +34,7 @@ struct part {
 
 static int device;
 static volatile uint64_t end_ns;
+static useconds_t rest_us;
 
 static void over(int signal)
 {
@@ -123,6 +125,7 @@ static void *part_run(void *arg)
             blocks_read(p, from, n, data);
         if (k % FLUSH_AT == 0 && fdatasync(device))
             die("flush", p->first);
+        usleep(rest_us);
     }
     for (uint64_t b = 0; b < p->blocks; b += RUN_MAX)
         blocks_read(p, b, p->blocks - b < RUN_MAX ? p->blocks - b : RUN_MAX,
@@ -136,12 +139,13 @@ int main(int argc, char **argv)
     static struct part part[THREADS];
     uint64_t bytes = 0, reads = 0, writes = 0, longest = 0;
 
-    device = argc == 3 ? open(argv[1], O_RDWR | O_DIRECT) : -1;
+    device = argc == 3 || argc == 4 ? open(argv[1], O_RDWR | O_DIRECT) : -1;
     if (device < 0 || ioctl(device, BLKGETSIZE64, &bytes)) {
         perror("diskcheck");
         return 2;
     }
     signal(SIGTERM, over);
+    rest_us = argc == 4 ? (useconds_t)atoi(argv[3]) * 1000 : 0;
     end_ns = now_ns() + strtoull(argv[2], NULL, 10) * 1000000000u;
     for (unsigned i = 0; i < THREADS; i++) {
         struct part *p = &part[i];

@@ -28,8 +28,8 @@ CFG
     alder xl create -q /srv/disk.cfg || fail "xl create disk"
     await 12 guest_serves $DISK || fail "disk does not answer"
 }
-diskcheck_start() { # SECONDS
-    guest_type alder disk "mkdir /m; mount -r /dev/xvda /m && /m/diskcheck /dev/xvdb $1 &"
+diskcheck_start() { # SECONDS [MS between two requests of a thread]
+    guest_type alder disk "mkdir /m; mount -r /dev/xvda /m && /m/diskcheck /dev/xvdb $* &"
 }
 diskcheck_end() { # HOST: it reads all once more, and ends
     guest_type "$1" disk 'kill -TERM $(pidof diskcheck)'

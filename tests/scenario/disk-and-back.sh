@@ -12,7 +12,7 @@ disk_images_make alder birch
 disk_guest_make
 protect alder disk birch
 before=$(status_of alder disk epoch)
-diskcheck_start 900
+diskcheck_start 900 20
 epochs_are() { [ "$(status_of "$1" disk epoch)" -ge "$2" ]; }
 await 20 epochs_are alder $((before + 8)) || fail "no epochs"
 console_says alder 'diskcheck: ' && fail "diskcheck has ended on alder"

@@ -22,11 +22,8 @@ small_make() { # HOST [loop]
 mended() { # HOST
     on "$1" mount -o remount,size=100m /srv/small || fail "no more room on $1"
 }
-void() { # HOST TEXT
-    on "$1" "understudy events; cat /var/log/understudyd.log" | grep -a "void.*$2"
-}
-told() { # TEXT: by alder's status
-    state_is alder disk Degraded && alder understudy status disk | grep -a "$1"
+told() { # HOST TEXT
+    on "$1" understudy events | grep -a "$2"
 }
 is_protected() { state_is alder disk Protected; }
 diskcheck_goes_on() {
@@ -60,10 +57,9 @@ full | eio)
     fi
     disk_guest_make
     protect alder disk birch
-    diskcheck_start 900
-    await 20 void birch "$text" || fail "birch does not say it"
-    await 6 told 'disk' || fail "alder's status does not say it"
-    alder understudy status disk
+    diskcheck_start 900 50
+    await 20 told birch "void:.*$text" || fail "birch does not say it"
+    await 6 told alder "refused: .*$text" || fail "alder does not say it"
     diskcheck_goes_on
     mended birch
     await 30 is_protected || fail "protection did not return"
@@ -73,7 +69,7 @@ local)
     small_make alder loop
     disk_guest_make
     protect alder disk birch
-    diskcheck_start 900
+    diskcheck_start 900 50
     await 20 console_says alder 'diskcheck: FAILED' || fail "the guest is told nothing"
     guest_serves $DISK || fail "the guest does not go on"
     [ "$(event_count birch '"TakenOver"')" = 0 ] || fail "birch took over"
@@ -88,7 +84,7 @@ short)
     refused 1 'has 33554432 bytes here, and 67108864 there' understudy protect disk birch --arbiter none
     birch truncate -s 64M $DATA
     protect alder disk birch
-    diskcheck_start 900
+    diskcheck_start 900 50
     plug_is_pulled
     ;;
 missing)
@@ -97,7 +93,7 @@ missing)
     refused 1 "$DATA.*No such file" understudy protect disk birch --arbiter none
     birch truncate -s 64M $DATA
     protect alder disk birch
-    diskcheck_start 900
+    diskcheck_start 900 50
     plug_is_pulled
     ;;
 esac
