@@ -37,3 +37,13 @@ diskcheck_end() { # HOST: it reads all once more, and ends
 console_says() { # HOST TEXT: of the guest, also when it was taken over
     on "$1" "cat /var/log/xen/console/guest-disk*.log | grep -a '$2'"
 }
+disk_is_taken_over() { # HOST
+    await 20 state_is "$1" disk TakenOver || fail "$1 did not take over"
+    await 6 guest_serves $DISK || fail "disk does not answer"
+}
+diskcheck_was_fine() { # HOST: to its end
+    await 60 console_says "$1" 'diskcheck: ' || fail "diskcheck does not end"
+    console_says "$1" 'diskcheck: '
+    console_says "$1" 'diskcheck: all fine' || fail "diskcheck found something"
+    console_says "$1" 'I/O error' && fail "the guest saw an error"
+}
