@@ -38,9 +38,11 @@ log_vmessage(xentoollog_logger *logger, xentoollog_level level, int errnoval,
     int n = vsnprintf(line, sizeof line, format, ap);
     if (errnoval >= 0 && n > 0 && (size_t)n < sizeof line)
         snprintf(line + n, sizeof line - (size_t)n, ": %s", strerror(errnoval));
-    /* libxl speaks from the inside out: the first word is the cause. */
-    if (level >= XTL_ERROR && !x->said[0])
-        snprintf(x->said, sizeof x->said, "%s", line);
+    /* libxl speaks from the inside out: the first word is the cause. But of a
+     * hotplug script it says first how that ended, and then why. */
+    const char *script = strstr(line, ": script: ");
+    if (level >= XTL_ERROR && (script || !x->said[0]))
+        snprintf(x->said, sizeof x->said, "%s", script ? script + 2 : line);
     log_warn("%s: %s", context ? context : "libxl", line);
 }
 
