@@ -15,7 +15,7 @@ disk_images_make alder birch
 # The data's image has holes alone, and there is room for so much of it; on a loop
 # device what has no room is EIO.
 small_make() { # HOST [loop]
-    on "$1" "mkdir /srv/small && mount -t tmpfs -o size=12m small /srv/small &&
+    on "$1" "mkdir /srv/small && mount -t tmpfs -o size=4m small /srv/small &&
         truncate -s 64M /srv/small/data.img && rm $DATA &&
         ln -s ${2:+\$(losetup -f --show }/srv/small/data.img${2:+)} $DATA" || fail "no small file system on $1"
 }
