@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A server of the primary that died is waited for while the backup follows: its
- * successor has the write-intent bitmap, and builds the log again from that. No
- * epoch is marked meanwhile. See docs/disk.md. Engine thread. */
+ * successor knows what its log may have had, and builds it again. No epoch is
+ * marked meanwhile. See docs/disk.md. Engine thread. */
 #include "disk-replicate/device_private.h"
 
 #include "common/clock.h"

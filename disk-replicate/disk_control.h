@@ -38,8 +38,8 @@ enum diskctl_type {
     DISKCTL_LOG,
     DISKCTL_UNLOG,
     /* The log of a predecessor that died, while the backup follows: as LOG,
-     * then 8 the open cut. It lacks what is in regions of the bitmap, until
-     * REBUILD has put it in: 8 region -> 8 where to go on, or all ones: it is
+     * then 8 the open cut. It lacks what was touched (touched.h), until REBUILD
+     * has put it in: 8 region -> 8 where to go on, or all ones: it is
      * whole, for cuts from now on. ERR_REFUSED: it can't be had. */
     DISKCTL_RELOG,
     DISKCTL_REBUILD,

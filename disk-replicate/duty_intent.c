@@ -18,9 +18,10 @@
 #include "common/file.h"
 #include "common/log.h"
 
-#define PERIOD_NS                                                              \
-    (2 * NS_PER_SEC) /* at least; each costs a sync of the image               \
-                      */
+/* At least. Each costs a sync of the image, and a sync of the bitmap for each
+ * region that is written again only after it; the longer, the more a crash
+ * leaves to be compared. */
+#define PERIOD_NS (30 * NS_PER_SEC)
 
 /* --- The file --------------------------------------------------------------
  */
@@ -194,30 +195,14 @@ static void flush(struct duty *d)
 void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len)
 {
     struct duty_intent *in = &d->intent;
-    struct flight *f = in->flight;
 
     pthread_mutex_lock(&in->lock);
-    while (f->used)
-        f++;
-    *f = (struct flight){offset, len, true};
     while (in->bits && !intent_write(in->bits, offset, len)) {
         if (in->flushing)
             pthread_cond_wait(&in->changed, &in->lock);
         else
             flush(d);
     }
-    pthread_mutex_unlock(&in->lock);
-}
-
-void intent_duty_end(struct duty *d, uint64_t offset, uint32_t len)
-{
-    struct duty_intent *in = &d->intent;
-    struct flight *f = in->flight;
-
-    pthread_mutex_lock(&in->lock);
-    while (!f->used || f->offset != offset || f->len != len)
-        f++;
-    f->used = false;
     pthread_mutex_unlock(&in->lock);
 }
 
@@ -235,10 +220,12 @@ static void period_begin(struct duty *d)
         return;
     in->cut = __atomic_load_n(&d->page->cut, __ATOMIC_SEQ_CST);
     intent_period(in->bits, in->cut);
-    for (unsigned i = 0; i < SERVER_WORKERS_MAX; i++)
-        if (in->flight[i].used)
-            (void)intent_write(in->bits, in->flight[i].offset,
-                               in->flight[i].len);
+    pthread_mutex_lock(&d->lock);
+    for (const struct flight *f = d->flight; f < d->flight + SERVER_WORKERS_MAX;
+         f++)
+        if (f->used)
+            (void)intent_write(in->bits, f->offset, f->len);
+    pthread_mutex_unlock(&d->lock);
     in->period = true;
     in->synced = false;
     in->serial++;
@@ -326,22 +313,6 @@ static void regions_put(const struct intent *bits, uint64_t first, uint32_t n,
     memset(out, 0, (n + 7) / 8);
     for (uint64_t r = first; intent_next(bits, &r) && r < first + n; r++)
         out[(r - first) / 8] |= (uint8_t)(1u << (r - first) % 8);
-}
-
-bool intent_duty_there(struct duty *d)
-{
-    pthread_mutex_lock(&d->intent.lock);
-    bool there = d->intent.bits;
-    pthread_mutex_unlock(&d->intent.lock);
-    return there;
-}
-
-bool intent_duty_next(struct duty *d, uint64_t *region)
-{
-    pthread_mutex_lock(&d->intent.lock);
-    bool any = d->intent.bits && intent_next(d->intent.bits, region);
-    pthread_mutex_unlock(&d->intent.lock);
-    return any;
 }
 
 int intent_duty_regions(struct duty *d, struct reader *r, struct buf *answer,

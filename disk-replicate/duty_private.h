@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Inside of the duty: duty.c has the modes and the primary's log, duty_copy.c
- * the initial copy, duty_replica.c the backup's, duty_files.c what is on this
- * host's disk. */
+/* Inside of the duty: duty.c has the modes and the requests, duty_log.c the
+ * primary's log, duty_copy.c the initial copy, duty_replica.c the backup's,
+ * duty_files.c what is on this host's disk. */
 #ifndef DISK_REPLICATE_DUTY_PRIVATE_H
 #define DISK_REPLICATE_DUTY_PRIVATE_H
 
@@ -11,6 +11,7 @@
 #include "disk-replicate/epochlog.h"
 #include "disk-replicate/intent.h"
 #include "disk-replicate/journal.h"
+#include "disk-replicate/touched.h"
 
 enum duty_mode {
     DUTY_PLAIN,
@@ -36,7 +37,6 @@ struct duty_intent {
     struct intent *bits; /* NULL: there is none */
     uint8_t base[INTENT_ID];
     bool flushing;
-    struct flight flight[SERVER_WORKERS_MAX]; /* writes under way */
     /* The period: it began while `cut` was open; the image was synced since. */
     bool period, synced, cleared;
     uint64_t cut, began_ns, serial, tried;
@@ -60,7 +60,9 @@ struct duty {
     /* Under `lock`. */
     enum duty_mode mode;
     struct epochlog *log; /* LOG */
-    bool exact;           /* KEY.epoch is there; atomic, changed under `lock` */
+    struct touched touched;
+    struct flight flight[SERVER_WORKERS_MAX]; /* writes under way */
+    bool exact; /* KEY.epoch is there; atomic, changed under `lock` */
 
     /* The control thread's. */
     struct extents_builder piece;
@@ -79,7 +81,20 @@ void duty_mode_set(struct duty *d, enum duty_mode to);
 /* Mode or mark changed: say it on the page. */
 void duty_role_note(struct duty *d);
 
-/* The primary's log is there and lacks nothing. */
+#define page_store(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
+
+/* duty_log.c: the primary's; requests as disk_control.h has them. */
+void duty_watch_init(struct server_watch *w);
+int duty_log_begin(struct duty *d, struct reader *r, bool again, struct err *e);
+/* There may be none. */
+void duty_log_end(struct duty *d);
+int duty_log_fetch(struct duty *d, uint64_t open, struct err *e);
+int duty_log_next(struct duty *d, struct reader *r, struct buf *answer,
+                  struct err *e);
+int duty_log_rebuild(struct duty *d, struct reader *r, struct buf *answer,
+                     struct err *e);
+int duty_log_forget(struct duty *d, struct reader *r, struct err *e);
+/* The log is there and lacks nothing. */
 int duty_log_usable(const struct duty *d, struct err *e);
 /* The log, if there is one, is of no more use; its agent sees that. */
 void duty_log_lose(struct duty *d, enum disk_lost why);
@@ -89,13 +104,9 @@ void intent_duty_init(struct duty *d);
 int intent_duty_open(struct duty *d, struct err *e);
 /* `end`: the image is left in order, and others may write to it. */
 void intent_duty_close(struct duty *d, bool end);
-/* A write of a worker begins; waits until its bits are durable. */
+/* A write of a worker begins, and is in `flight`; waits until its bits are
+ * durable. */
 void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len);
-void intent_duty_end(struct duty *d, uint64_t offset, uint32_t len);
-bool intent_duty_there(struct duty *d);
-/* The first set region at or behind *region; false as well if there is no
- * bitmap any more. */
-bool intent_duty_next(struct duty *d, uint64_t *region);
 /* A log begins, empty. */
 void intent_duty_begin(struct duty *d);
 /* The control thread's. All zero: there is none. */

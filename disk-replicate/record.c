@@ -164,7 +164,7 @@ int record_load(const char *id, struct disk_config *c, long *server,
     return 0;
 }
 
-static const char *const beside[] = {".log", ".ctl", ".page"};
+static const char *const beside[] = {".log", ".ctl", ".page", ".touched"};
 #define BESIDE (sizeof beside / sizeof beside[0])
 
 void record_path(const char *id, const char *suffix, char out[RECORD_PATH])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash disable=SC1091,SC2034
 # The primary's disk server is killed again and again while the guest writes: its
-# successor builds the log from the bitmap, the replica stays what it is, and
+# successor builds the log again, the replica stays what it is, and
 # nothing is copied anew. Then alder dies, before any further epoch if that is the
 # moment, and birch has memory and disk of one moment.
 # moments: often engine.before_records engine.before_commit at-once verify
