@@ -235,7 +235,7 @@ int duty_log_usable(const struct duty *d, struct err *e)
 {
     if (d->mode != DUTY_LOG)
         return err_set(e, "it logs nothing");
-    return d->page->lost ? err_set(e, "its log lacks something") : 0;
+    return d->page->lost ? err_set(e, "%s", diskctl_lost(d->page->lost)) : 0;
 }
 
 int duty_log_fetch(struct duty *d, uint64_t open, struct err *e)
