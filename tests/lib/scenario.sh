@@ -96,11 +96,11 @@ refused() { # STATUS TEXT COMMAND...
     done
     [ "$(vms)" = "$before" ] || fail "the VMs were: $before, and are: $(vms)"
 }
-# Each VM of both hosts, running or not, and the number of xl's watchers.
+# Each VM of both hosts, running or not, and the number of watchers, xl's or ours in its place.
 vms() {
     local host
     for host in alder birch; do
-        ! host_runs "$host" || on "$host" "xl list; pgrep -fc '[x]l create'" |
+        ! host_runs "$host" || on "$host" "xl list; pgrep -fc '[x]l create|[u]nderstudy-xl watch'" |
             awk -v host="$host" '{ gsub(/[rb]/, "-", $5) }
                 NR > 2 { print host, $1, $2, $5 }'
     done
