@@ -53,7 +53,8 @@ local-verify) # what only looks at the medium harms nobody
     breaks
     case $MOMENT in
     local-write) await 10 void '51712: its image could not be written here' ;;
-    local-sync) await 10 void '51712: its image could not be synced here' ;;
+    local-sync) # heard when the bitmap has it synced, twice a minute
+        await 45 void '51712: its image could not be synced here' ;;
     *) await 10 void 'Input/output error' ;;
     esac || fail "nobody says it"
     if [ "$MOMENT" = local-write ]; then # its own disk is broken, and says so
