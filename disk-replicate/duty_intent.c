@@ -232,18 +232,21 @@ static void period_begin(struct duty *d)
     pthread_cond_broadcast(&in->changed);
 }
 
+/* A period is as long as it can be, so that a region that is written in each is
+ * never cleared. The first is short: nearly all bits are the first copy's. */
 void intent_duty_kept(struct duty *d, uint64_t cut)
 {
     struct duty_intent *in = &d->intent;
 
     pthread_mutex_lock(&in->lock);
-    if (in->period && in->synced && cut >= in->cut) {
+    bool over = clock_ns() - in->began_ns >= PERIOD_NS;
+    if (in->period && in->synced && cut >= in->cut && (in->first || over)) {
         intent_clear(in->bits, cut);
-        in->period = false;
+        in->period = in->first = false;
         in->cleared = true;
         pthread_cond_broadcast(&in->changed);
     }
-    if (in->bits && !in->period && clock_ns() - in->began_ns >= PERIOD_NS)
+    if (in->bits && !in->period && over)
         period_begin(d);
     pthread_mutex_unlock(&in->lock);
 }
@@ -252,6 +255,7 @@ void intent_duty_begin(struct duty *d)
 {
     pthread_mutex_lock(&d->intent.lock);
     d->intent.period = false;
+    d->intent.first = true;
     d->intent.began_ns = 0;
     pthread_mutex_unlock(&d->intent.lock);
 }

@@ -39,6 +39,7 @@ struct duty_intent {
     bool flushing;
     /* The period: it began while `cut` was open; the image was synced since. */
     bool period, synced, cleared;
+    bool first; /* of this log */
     uint64_t cut, began_ns, serial, tried;
     bool quit;
 
