@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Following the VM's devices; see vif_follow.h. Engine thread, except open and
- * free. The kernel's news of network interfaces (rtnetlink's link group) say
- * when to look at once, a clock says when to look anyway. */
+ * free. The kernel's news of network interfaces (rtnetlink's link group) and of
+ * devices (uevents: backends come and go) say when to look at once, a clock
+ * says when to look anyway. Each look is some dozen questions to xenstored. */
 #include "agent/vif_follow.h"
 
 #include <errno.h>
@@ -18,7 +19,7 @@
 #include "common/log.h"
 #include "net-buffer/netbuf.h"
 
-#define LOOK_NS    (500 * NS_PER_MS)
+#define LOOK_NS    (2 * NS_PER_SEC)
 #define HURRIED_NS (20 * NS_PER_MS) /* not oftener, however much happens */
 
 struct follow {
@@ -26,7 +27,7 @@ struct follow {
     struct checkpoint_device *net; /* may be NULL */
     struct hv *hv;
     uint32_t domid;
-    int news; /* netlink socket; -1: none */
+    int news[2]; /* netlink sockets; -1: none */
     bool newsy;
     uint64_t looked_ns;
     char shell[HV_DEVICES_MAX]; /* what the replica's shell has */
@@ -38,18 +39,18 @@ static struct follow *follow_of(struct checkpoint_device *d)
     return (struct follow *)d;
 }
 
-static int news_open(void)
+static int news_open(int protocol, unsigned groups)
 {
-    struct sockaddr_nl sa = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                    NETLINK_ROUTE);
+    struct sockaddr_nl sa = {.nl_family = AF_NETLINK, .nl_groups = groups};
+    int fd =
+        socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
 
     if (fd >= 0 && bind(fd, (struct sockaddr *)&sa, sizeof sa)) {
         close(fd);
         fd = -1;
     }
     if (fd < 0)
-        log_warn("no news of network interfaces: %m");
+        log_warn("no news of devices: %m");
     return fd;
 }
 
@@ -59,10 +60,11 @@ static bool news_came(struct follow *f)
     char message[4096];
     ssize_t n;
 
-    while (f->news >= 0 &&
-           ((n = recv(f->news, message, sizeof message, 0)) > 0 ||
-            (n < 0 && errno == ENOBUFS)))
-        f->newsy = true;
+    for (int i = 0; i < 2; i++)
+        while (f->news[i] >= 0 &&
+               ((n = recv(f->news[i], message, sizeof message, 0)) > 0 ||
+                (n < 0 && errno == ENOBUFS)))
+            f->newsy = true;
     return f->newsy;
 }
 
@@ -145,8 +147,10 @@ static int follow_setup(struct checkpoint_device *d, struct err *e)
 
     if (!f->hv && agent_hv_open(&f->hv, e))
         return -1;
-    if (f->news < 0)
-        f->news = news_open();
+    if (f->news[0] < 0)
+        f->news[0] = news_open(NETLINK_ROUTE, RTMGRP_LINK);
+    if (f->news[1] < 0)
+        f->news[1] = news_open(NETLINK_KOBJECT_UEVENT, 1 /* the kernel's */);
     return look(f, e) || (f->net && f->net->ops->setup(f->net, e)) ? -1 : 0;
 }
 
@@ -183,9 +187,11 @@ static void follow_teardown(struct checkpoint_device *d, bool release)
     if (f->hv)
         f->hv->ops->close(f->hv);
     f->hv = NULL;
-    if (f->news >= 0)
-        close(f->news);
-    f->news = -1;
+    for (int i = 0; i < 2; i++) {
+        if (f->news[i] >= 0)
+            close(f->news[i]);
+        f->news[i] = -1;
+    }
 }
 
 static int follow_poll(struct checkpoint_device *d, struct device_load *load,
@@ -240,7 +246,7 @@ struct checkpoint_device *vif_follow_new(const struct follow_config *c)
     f->dev.ops = &ops;
     f->net = c->net;
     f->domid = c->domid;
-    f->news = -1;
+    f->news[0] = f->news[1] = -1;
     snprintf(f->shell, sizeof f->shell, "%s", c->devices);
     return &f->dev;
 }
