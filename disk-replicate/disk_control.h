@@ -130,7 +130,8 @@ struct disk_page {
     /* For whoever looks (look.h). The server: */
     uint64_t bytes; /* of the image */
     uint32_t role;  /* enum disk_role */
-    uint32_t zero;
+    /* The server's, for its successor: image.h. */
+    uint32_t unsaid;
     /* The agent of a primary, the server of a replica: how far the initial
      * copy is, in the image. */
     uint64_t copied;

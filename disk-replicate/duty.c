@@ -190,6 +190,7 @@ static int page_make(struct duty *d, struct err *e)
     page_store(&d->page->held_bytes, 0);
     page_store(&d->page->copied, 0);
     page_store(&d->page->bytes, d->image->bytes);
+    d->image->unsaid = &d->page->unsaid;
     return 0;
 }
 
@@ -253,6 +254,7 @@ void duty_close(struct duty *d, bool end)
     epochlog_free(d->log);
     if (d->page) {
         page_store(&d->page->lost, DISK_LOST_ALL);
+        d->image->unsaid = NULL;
         munmap(d->page, sizeof *d->page);
     }
     touched_close(&d->touched);

@@ -183,12 +183,17 @@ static int sync_all(struct image *im)
     return im->store.ops->sync(&im->store, NULL) ? errno : 0;
 }
 
+static uint32_t *unsaid(struct image *im)
+{
+    return im->unsaid ? im->unsaid : &im->here_unsaid;
+}
+
 int image_flush(struct image *im)
 {
     int error = sync_all(im);
-    int unsaid = __atomic_exchange_n(&im->unsaid, 0, __ATOMIC_SEQ_CST);
+    uint32_t other = __atomic_exchange_n(unsaid(im), 0, __ATOMIC_SEQ_CST);
 
-    return error ? error : unsaid;
+    return error ? error : (int)other;
 }
 
 int image_sync(struct image *im)
@@ -196,7 +201,7 @@ int image_sync(struct image *im)
     int error = sync_all(im);
 
     if (error)
-        __atomic_store_n(&im->unsaid, error, __ATOMIC_SEQ_CST);
+        __atomic_store_n(unsaid(im), (uint32_t)error, __ATOMIC_SEQ_CST);
     return error;
 }
 

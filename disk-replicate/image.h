@@ -16,7 +16,9 @@ struct image {
     bool read_only, device;
     bool sparse; /* where it has holes can be asked, cheaply */
     char path[256];
-    int unsaid; /* atomic: the errno of a sync that the user has to hear of */
+    /* Atomic: the errno of a sync that the user has to hear of. `unsaid` may
+     * point to where it outlives the server; NULL: here. */
+    uint32_t here_unsaid, *unsaid;
 };
 
 /* Open and lock. Who has the lock already is waited for, `wait_ms` at most: a

@@ -54,6 +54,16 @@ static void a_sync_that_failed_aside_is_told_once(void **state)
     assert_int_equal(image_flush(&im), ENOSPC);
     sync_error = 0;
     assert_int_equal(image_flush(&im), 0);
+
+    /* By a predecessor. */
+    uint32_t kept = EIO;
+    im.unsaid = &kept;
+    assert_int_equal(image_flush(&im), EIO);
+    assert_int_equal(image_flush(&im), 0);
+    sync_error = EIO;
+    assert_int_equal(image_sync(&im), EIO);
+    assert_int_equal(kept, EIO);
+    sync_error = 0;
     image_close(&im);
     unlink(path);
 }
