@@ -14,12 +14,12 @@ alder_is_up() { birch understudy peer list | grep -q 'alder.*up'; }
 epochs_grow() { [ "$(status_of birch database epoch)" -ge "$1" ]; }
 db_start_protected
 db_load_start
-db_goes_on 3 20
+db_goes_on 2 20
 "$LAB" kill alder
 say "$(committed) transactions were seen committed when alder's plug was pulled"
 await 20 state_is birch database TakenOver || fail "birch did not take over"
 open=$(db_regions birch)
-db_goes_on 5 30
+db_goes_on 3 30
 "$LAB" start alder
 await 30 alder_is_up || fail "birch does not see alder"
 db_goes_on 2 30
@@ -44,12 +44,12 @@ if [ "$MOMENT" = rest ]; then
     db_load_go_on
 fi
 [ "$compared" -lt "$of" ] || fail "the whole image was looked at"
-db_goes_on 5 30
+db_goes_on 3 30
 await 20 epochs_grow $(($(status_of birch database epoch) + 5)) || fail "no epochs"
 "$LAB" kill birch
 say "$(committed) transactions were seen committed when birch's plug was pulled"
 await 20 state_is alder database TakenOver || fail "alder did not take over"
-db_goes_on 5 30
+db_goes_on 3 30
 [ "$(event_count alder '"TakenOver"')" = 1 ] || fail "not exactly one takeover"
 db_load_end
 db_is_right alder

@@ -10,7 +10,7 @@
 . "$(dirname "$0")/../lib/database.sh"
 db_start_protected
 db_load_start
-db_goes_on 3 20
+db_goes_on 2 20
 case $MOMENT in
 replica.*) at=birch action=mark ;; # birch has to live on
 *) at=alder action=stop ;;
@@ -21,7 +21,7 @@ await 12 fault_was_hit $at || fail "$MOMENT was not reached"
 say "$(committed) transactions were seen committed when the plug was pulled"
 await 20 state_is birch database TakenOver || fail "birch did not take over"
 birch understudy events | grep -a 'took over'
-db_goes_on 5 30
+db_goes_on 3 30
 await 6 domain_there birch database || fail "the domain is not named database"
 [ "$(event_count birch '"TakenOver"')" = 1 ] || fail "not exactly one takeover"
 db_load_end
