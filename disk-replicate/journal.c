@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Receiving and deciding epochs of disk writes; see journal.h. Called by the
- * replica's block server on one thread, and by tests. */
+ * replica's block server under one lock, and by tests. */
 #include "disk-replicate/journal_private.h"
 
 #include <stdlib.h>
@@ -21,19 +21,19 @@ static int usable(const struct journal *j, struct err *e)
     return 0;
 }
 
-int journal_slot_write(struct journal *j, struct err *e)
+int slot_write(const struct journal *j, const struct slot *s, struct err *e)
 {
     struct buf b = {0};
 
-    j->slot.serial++;
-    slot_put(&b, &j->slot);
-    int rc = j->c.log->ops->write(j->c.log, j->slot.serial % 2 * 4096, b.data,
-                                  b.len, e);
+    slot_put(&b, s);
+    int rc =
+        j->c.log->ops->write(j->c.log, s->serial % 2 * 4096, b.data, b.len, e);
     buf_free(&b);
-    return rc ? journal_broken(j) : 0;
+    return rc;
 }
 
-int journal_log_sync(struct journal *j, struct err *e)
+/* What was released becomes free. */
+static int log_sync(struct journal *j, struct err *e)
 {
     if (j->c.log->ops->sync(j->c.log, e))
         return journal_broken(j);
@@ -100,7 +100,7 @@ enum journal_room journal_room(const struct journal *j, size_t payload_bytes)
     uint64_t cost = record_cost(j, record_size((uint32_t)payload_bytes));
     if (cost + SECTOR <= j->free)
         return JOURNAL_FITS;
-    if (j->released || j->committed > j->slot.applied)
+    if (j->released || j->releasing || j->committed > j->slot.applied)
         return JOURNAL_FULL;
     return JOURNAL_NEVER;
 }
@@ -150,7 +150,7 @@ int journal_prepare(struct journal *j, const struct journal_totals *t,
         return err_kind(e, ERR_REFUSED, "no room in the journal");
     commit_put(payload, &c);
     if (append(j, RECORD_COMMIT, payload, sizeof payload, e) ||
-        (durable && journal_log_sync(j, e)))
+        (durable && log_sync(j, e)))
         return -1;
     j->prepared = true;
     j->prepared_wall_ms = wall_ms;
@@ -159,7 +159,7 @@ int journal_prepare(struct journal *j, const struct journal_totals *t,
 
 int journal_secure(struct journal *j, struct err *e)
 {
-    return usable(j, e) ? -1 : journal_log_sync(j, e);
+    return usable(j, e) ? -1 : log_sync(j, e);
 }
 
 void journal_decide(struct journal *j)
@@ -197,7 +197,10 @@ int journal_retire(struct journal *j, struct err *e)
             return -1;
     j->slot.salt++;
     j->slot.tail = j->head;
-    if (journal_slot_write(j, e) || journal_log_sync(j, e))
+    j->slot.serial++;
+    if (slot_write(j, &j->slot, e))
+        return journal_broken(j);
+    if (log_sync(j, e))
         return -1;
     j->retired = true;
     return 0;
@@ -205,14 +208,15 @@ int journal_retire(struct journal *j, struct err *e)
 
 struct journal_status journal_status(const struct journal *j)
 {
-    uint64_t ring = j->c.log_bytes - JOURNAL_START;
+    uint64_t ring = j->c.log_bytes - JOURNAL_START, used = ring - j->free;
 
     return (struct journal_status){
         .applied = j->slot.applied,
         .committed = j->committed,
         .wall_ms = j->committed_wall_ms,
         .bytes = ring,
-        .used = ring - j->free,
+        .used = used,
+        .behind = used - j->undecided - j->released - j->releasing,
         .prepared = j->prepared,
         .broken = j->broken,
     };
@@ -245,10 +249,11 @@ int journal_format(const struct journal_config *c, uint64_t salt,
     j.slot.applied = j.slot.applying = epoch;
     j.slot.wall_ms = wall_ms;
     j.slot.tail = (struct place){JOURNAL_START, 1};
+    j.slot.serial = 1;
     /* Neither slot of an older journal may win, whenever the power goes. */
     if (c->log->ops->write(c->log, 0, none, sizeof none, e) ||
         c->log->ops->write(c->log, 4096, none, sizeof none, e) ||
-        c->log->ops->sync(c->log, e) || journal_slot_write(&j, e))
+        c->log->ops->sync(c->log, e) || slot_write(&j, &j.slot, e))
         return -1;
     return c->log->ops->sync(c->log, e);
 }
@@ -293,9 +298,10 @@ static struct journal *journal_new(const struct journal_config *c,
     if (j) {
         j->c = *c;
         j->record = malloc(RECORD_BYTES);
+        j->record_read = malloc(RECORD_BYTES);
         j->incoming.hash = XXH3_createState();
     }
-    if (j && j->record && j->incoming.hash)
+    if (j && j->record && j->record_read && j->incoming.hash)
         return j;
     journal_close(j);
     err_set(e, "no memory for a journal");
@@ -345,5 +351,6 @@ void journal_close(struct journal *j)
         return;
     XXH3_freeState(j->incoming.hash);
     free(j->record);
+    free(j->record_read);
     free(j);
 }

@@ -109,6 +109,15 @@ void journal_drop(struct journal *j);
 
 /* One step of applying what is decided; *done when there is nothing left. */
 int journal_apply(struct journal *j, bool *done, struct err *e);
+/* The same in parts, so that who serialises the calls need not do so for the
+ * one that takes its time: begin; io, with any of room, receive, prepare,
+ * secure, decide, drop and status at the same time; end, with what io returned
+ * and its error, in any case. A step that has begun applies nothing that is
+ * decided later. begin: false: there is nothing to do, or the journal is
+ * broken. */
+bool journal_step_begin(struct journal *j);
+int journal_step_io(struct journal *j, struct err *e);
+int journal_step_end(struct journal *j, int io, struct err *e);
 /* The image is to be the VM's disk from now on: drop, apply all, sync; no
  * later recovery applies anything again. The end: only close follows. */
 int journal_retire(struct journal *j, struct err *e);
@@ -118,6 +127,7 @@ struct journal_status {
     uint64_t wall_ms; /* of the committed epoch */
     uint64_t bytes;   /* of the ring */
     uint64_t used;    /* of them, until they are applied and synced */
+    uint64_t behind;  /* of those, what is decided and not applied */
     bool prepared;    /* committed + 1 waits for its decision */
     bool broken;
 };

@@ -12,19 +12,19 @@ static int record_at(struct journal *j, const struct place *at,
 {
     struct store *log = j->c.log;
 
-    if (log->ops->read(log, at->offset, j->record, SECTOR, e))
+    if (log->ops->read(log, at->offset, j->record_read, SECTOR, e))
         return -1;
-    if (!record_get(j->record, r) || r->salt != j->slot.salt ||
+    if (!record_get(j->record_read, r) || r->salt != j->slot.salt ||
         r->number != at->number)
         return 0;
     uint64_t size = record_size(r->length);
     if (size > j->c.log_bytes - at->offset)
         return 0;
     if (size > SECTOR &&
-        log->ops->read(log, at->offset + SECTOR, j->record + SECTOR,
+        log->ops->read(log, at->offset + SECTOR, j->record_read + SECTOR,
                        (size_t)size - SECTOR, e))
         return -1;
-    r->payload = j->record + RECORD_HEAD;
+    r->payload = j->record_read + RECORD_HEAD;
     return r->sum == XXH3_64bits(r->payload, r->length);
 }
 
@@ -51,19 +51,21 @@ static int record_next(struct journal *j, struct place *at, struct record *r,
 
 /* --- Applying ------------------------------------------------------------- */
 
-/* Nothing of `target` is in the image before this is durable. */
-static int apply_begin(struct journal *j, struct err *e)
+static int log_sync(const struct journal *j, struct err *e)
 {
-    if (journal_log_sync(j, e))
+    return j->c.log->ops->sync(j->c.log, e);
+}
+
+/* Nothing of `target` is in the image before this is durable. */
+static int mark_io(struct journal *j, struct err *e)
+{
+    if (log_sync(j, e))
         return -1;
-    j->target = j->committed;
-    j->target_wall_ms = j->committed_wall_ms;
-    j->slot.applying = j->target;
-    if (journal_slot_write(j, e) || journal_log_sync(j, e))
+    j->next = j->slot;
+    j->next.serial++;
+    j->next.applying = j->target;
+    if (slot_write(j, &j->next, e) || log_sync(j, e))
         return -1;
-    j->at = j->slot.tail;
-    j->passed = 0;
-    j->apply = APPLY_RECORDS;
     fault_point("journal.applying");
     return 0;
 }
@@ -88,7 +90,7 @@ static int data_apply(struct journal *j, const struct record *r, struct err *e)
     return 0;
 }
 
-static int apply_record(struct journal *j, struct err *e)
+static int record_io(struct journal *j, struct err *e)
 {
     struct record r;
     int found = record_next(j, &j->at, &r, &j->passed, e);
@@ -102,41 +104,100 @@ static int apply_record(struct journal *j, struct err *e)
         return -1;
     if (r.kind == RECORD_DATA)
         return data_apply(j, &r, e);
-    if (r.epoch == j->target)
-        j->apply = APPLY_SYNC;
+    j->last = r.epoch == j->target;
     return 0;
 }
 
-static int apply_end(struct journal *j, struct err *e)
+static int sync_io(struct journal *j, struct err *e)
 {
     fault_point("journal.written");
     if (j->c.image->ops->sync(j->c.image, e))
         return -1;
-    j->slot.applied = j->target;
-    j->slot.wall_ms = j->target_wall_ms;
-    j->slot.tail = j->at;
-    if (journal_slot_write(j, e))
-        return -1;
-    j->released += j->passed;
-    j->passed = 0;
-    j->apply = APPLY_IDLE;
-    return 0;
+    j->next = j->slot;
+    j->next.serial++;
+    j->next.applied = j->target;
+    j->next.wall_ms = j->target_wall_ms;
+    j->next.tail = j->at;
+    return slot_write(j, &j->next, e);
 }
 
-static int apply_step(struct journal *j, bool *done, struct err *e)
+/* What was released has its slot written, before a sync that begins now. */
+bool journal_step_begin(struct journal *j)
+{
+    if (j->broken)
+        return false;
+    if (j->apply != APPLY_IDLE)
+        return true;
+    if (j->committed > j->slot.applied) {
+        j->apply = APPLY_MARK;
+        j->target = j->committed;
+        j->target_wall_ms = j->committed_wall_ms;
+    } else if (j->released) {
+        j->apply = APPLY_RELEASE;
+    } else {
+        return false;
+    }
+    j->releasing = j->released;
+    j->released = 0;
+    return true;
+}
+
+int journal_step_io(struct journal *j, struct err *e)
 {
     switch (j->apply) {
+    case APPLY_MARK:
+        return mark_io(j, e);
     case APPLY_RECORDS:
-        return apply_record(j, e);
+        return record_io(j, e);
     case APPLY_SYNC:
-        return apply_end(j, e);
-    case APPLY_IDLE:
-        break;
+        return sync_io(j, e);
+    default:
+        return log_sync(j, e);
     }
-    if (j->committed > j->slot.applied)
-        return apply_begin(j, e);
-    *done = true;
-    return j->released ? journal_log_sync(j, e) : 0;
+}
+
+static void released_free(struct journal *j)
+{
+    j->free += j->releasing;
+    j->releasing = 0;
+}
+
+static void step_take(struct journal *j)
+{
+    switch (j->apply) {
+    case APPLY_MARK:
+        released_free(j);
+        j->slot = j->next;
+        j->at = j->slot.tail;
+        j->passed = 0;
+        j->last = false;
+        j->apply = APPLY_RECORDS;
+        return;
+    case APPLY_RECORDS:
+        if (j->last)
+            j->apply = APPLY_SYNC;
+        return;
+    case APPLY_SYNC:
+        j->slot = j->next;
+        j->released += j->passed;
+        j->apply = APPLY_IDLE;
+        return;
+    default:
+        released_free(j);
+        j->apply = APPLY_IDLE;
+    }
+}
+
+int journal_step_end(struct journal *j, int io, struct err *e)
+{
+    if (!io && j->broken)
+        err_set(e, "the journal has failed meanwhile");
+    if (!io && !j->broken) {
+        step_take(j);
+        return 0;
+    }
+    err_add(e, "apply epoch %lu", j->target);
+    return journal_broken(j);
 }
 
 int journal_apply(struct journal *j, bool *done, struct err *e)
@@ -144,10 +205,8 @@ int journal_apply(struct journal *j, bool *done, struct err *e)
     *done = false;
     if (j->broken)
         return err_set(e, "the journal has failed before");
-    if (!apply_step(j, done, e))
-        return 0;
-    err_add(e, "apply epoch %lu", j->target);
-    return journal_broken(j);
+    *done = !journal_step_begin(j);
+    return *done ? 0 : journal_step_end(j, journal_step_io(j, e), e);
 }
 
 /* --- Recovery ------------------------------------------------------------- */

@@ -47,13 +47,22 @@ struct pieces {
     XXH3_state_t *hash;
 };
 
-enum apply_state { APPLY_IDLE, APPLY_RECORDS, APPLY_SYNC };
+/* What the next step of applying does, or the one under way. */
+enum apply_state {
+    APPLY_IDLE,
+    APPLY_MARK, /* makes durable what is decided, and that it is applied */
+    APPLY_RECORDS,
+    APPLY_SYNC,
+    APPLY_RELEASE, /* makes the slot durable, so that there is room */
+};
 
 struct journal {
     struct journal_config c;
+    /* While a step does its I/O, all but its own fields are the others'; what
+     * is in `slot` changes at its end. */
     struct slot slot; /* as it was written last */
     bool broken, retired;
-    uint8_t *record; /* RECORD_BYTES */
+    uint8_t *record; /* RECORD_BYTES, to be written */
 
     struct pieces incoming;
     uint64_t committed, committed_wall_ms;
@@ -63,12 +72,17 @@ struct journal {
     struct place decided; /* behind the committed epoch */
     uint64_t free;        /* bytes of the ring that may be written */
     uint64_t undecided;   /* bytes between `decided` and `head` */
+    uint64_t released;    /* free once the slot as written is synced */
+    uint64_t releasing;   /* the same, by the step under way */
 
+    /* The step's own. */
     enum apply_state apply;
-    struct place at; /* of the record to apply next */
+    struct slot next;     /* what it writes */
+    uint8_t *record_read; /* RECORD_BYTES */
+    struct place at;      /* of the record to apply next */
+    bool last;            /* it was the last one of the target */
     uint64_t target, target_wall_ms;
-    uint64_t passed;   /* bytes from the slot's tail to `at` */
-    uint64_t released; /* free once the slot as written is synced */
+    uint64_t passed; /* bytes from the slot's tail to `at` */
 };
 
 /* journal_format.c */
@@ -90,10 +104,8 @@ bool pieces_are(const struct pieces *p, const struct commit *c);
 
 /* journal.c */
 int journal_broken(struct journal *j); /* returns -1 */
-/* Write j->slot with the next serial. */
-int journal_slot_write(struct journal *j, struct err *e);
-/* Sync the log; what was released becomes free. */
-int journal_log_sync(struct journal *j, struct err *e);
+/* Write it to its place, by its serial. */
+int slot_write(const struct journal *j, const struct slot *s, struct err *e);
 
 /* journal_apply.c: find the whole epochs behind the slot's tail; apply them. */
 int journal_scan(struct journal *j, struct err *e);

@@ -13,21 +13,10 @@
 #include <xxhash.h>
 
 #include "common/log.h"
-#include "disk-replicate/journal.h"
-#include "tests/lib/plug.h"
+#include "tests/lib/journal_host.h"
 
-#define SECTORS  24
-#define BYTES    (SECTORS * SECTOR)
-#define LOG      (JOURNAL_START + 32 * 1024) /* it wraps often */
 #define EPOCHS   14
 #define VERSIONS 8 /* of one epoch: prepared, and dropped again */
-
-/* A backup host: two disks, and what it knows. */
-struct host {
-    struct plug_line line;
-    struct plug_disk log, image;
-    struct journal_config c;
-};
 
 /* What happened there, as the test knows it. */
 struct story {
@@ -43,55 +32,12 @@ struct story {
     uint64_t ceiling;   /* and this at most */
 };
 
-static void host_open(struct host *h)
-{
-    memset(h, 0, sizeof *h);
-    plug_open(&h->log, &h->line, "journal", LOG);
-    plug_open(&h->image, &h->line, "image", BYTES);
-    h->c = (struct journal_config){.log = &h->log.store,
-                                   .image = &h->image.store,
-                                   .log_bytes = LOG,
-                                   .image_bytes = BYTES,
-                                   .id = "web.img"};
-}
-
-static void host_close(struct host *h)
-{
-    plug_close(&h->log);
-    plug_close(&h->image);
-}
-
 /* --- An epoch ------------------------------------------------------------- */
 
 struct sent {
     struct journal_totals totals;
     XXH3_state_t *hash;
 };
-
-/* Rising extents at random, one piece; `image` becomes what they make of it. */
-static const struct buf *piece_make(struct story *s, uint64_t epoch,
-                                    uint32_t sequence, uint64_t *sector,
-                                    uint8_t *image)
-{
-    uint8_t data[8 * SECTOR];
-
-    extents_begin(&s->b, epoch, sequence);
-    for (unsigned i = 0; i < 3; i++) {
-        struct extent x = {.sector = *sector + plug_random(&s->seed) % 4};
-        x.sectors = 1 + (uint32_t)(plug_random(&s->seed) % 4);
-        if (x.sector + x.sectors > SECTORS)
-            break;
-        x.kind = plug_random(&s->seed) % 4 ? EXTENT_DATA : EXTENT_ZERO;
-        memset(data, 0, sizeof data);
-        if (x.kind == EXTENT_DATA)
-            memset(data, (int)(plug_random(&s->seed) | 1), sizeof data);
-        x.data = data;
-        assert_true(extents_add(&s->b, &x));
-        memcpy(image + x.sector * SECTOR, data, x.sectors * SECTOR);
-        *sector = x.sector + x.sectors;
-    }
-    return s->b.count ? extents_end(&s->b) : NULL;
-}
 
 static bool apply_all(struct story *s)
 {
@@ -130,7 +76,8 @@ static bool epoch_prepare(struct story *s, unsigned pieces, uint8_t *image)
     XXH3_64bits_reset(sent.hash);
     memcpy(image, s->now, BYTES);
     for (unsigned i = 0; i < pieces && ok; i++) {
-        const struct buf *p = piece_make(s, epoch, i, &sector, image);
+        const struct buf *p =
+            piece_make(&s->b, &s->seed, epoch, i, &sector, image);
         if (!p)
             break;
         ok = piece_receive(s, p, &sent);
@@ -161,7 +108,8 @@ static bool epoch_run(struct story *s)
         uint64_t sector = 0;
         uint64_t epoch = journal_status(s->j).committed + 1;
         memcpy(image, s->now, BYTES);
-        const struct buf *p = piece_make(s, epoch, 0, &sector, image);
+        const struct buf *p =
+            piece_make(&s->b, &s->seed, epoch, 0, &sector, image);
         if (p && journal_room(s->j, p->len) == JOURNAL_FITS &&
             journal_receive(s->j, p->data, p->len, NULL))
             return false;
@@ -261,8 +209,7 @@ static void one_more(struct host *h, struct journal *j)
     journal_decide(j);
     assert_int_equal(h->log.store.ops->sync(&h->log.store, NULL), 0);
     journal_close(j);
-    plug_back(&h->log, &h->log, PLUG_NOTHING, 0, NULL);
-    plug_back(&h->image, &h->image, PLUG_NOTHING, 0, NULL);
+    host_back(h, h, PLUG_NOTHING, 0, NULL);
     assert_int_equal(journal_open(&j, &h->c, NULL), 0);
     assert_int_equal(journal_status(j).applied, epoch);
     assert_int_equal(h->image.durable[5 * SECTOR], 0xee);
@@ -289,13 +236,6 @@ static void recover_and_check(const struct story *s, struct host *h,
         journal_close(j);
 }
 
-static void power_back(const struct story *s, struct host *h,
-                       enum plug_outcome outcome, size_t torn, uint64_t *seed)
-{
-    plug_back(&h->log, &s->h.log, outcome, torn, seed);
-    plug_back(&h->image, &s->h.image, outcome, torn, seed);
-}
-
 /* Recovery loses power too, at each of its operations. */
 static void recover_in_steps(const struct story *s, struct host *h,
                              uint64_t *seed)
@@ -305,15 +245,14 @@ static void recover_in_steps(const struct story *s, struct host *h,
 
     host_open(&again);
     for (unsigned at = 1; at < 1000; at++) {
-        power_back(s, h, PLUG_ALL, 0, seed);
+        host_back(h, &s->h, PLUG_ALL, 0, seed);
         h->line = (struct plug_line){.pulled_at = at};
         if (!journal_open(&j, &h->c, NULL)) {
             journal_close(j);
             break;
         }
         for (unsigned i = 0; i < 3; i++) {
-            plug_back(&again.log, &h->log, (enum plug_outcome)i, 100, seed);
-            plug_back(&again.image, &h->image, (enum plug_outcome)i, 100, seed);
+            host_back(&again, h, (enum plug_outcome)i, 100, seed);
             recover_and_check(s, &again, true);
         }
     }
@@ -330,11 +269,11 @@ static unsigned cut_everywhere(struct story *s, struct host *h, uint64_t seed)
         const struct plug_write *cut = s->h.log.cut;
         /* In the journal after each byte, else at some places. */
         for (size_t torn = 0; cut && torn <= cut->len; torn++, recoveries++) {
-            power_back(s, h, PLUG_ALL, torn, &coin);
+            host_back(h, &s->h, PLUG_ALL, torn, &coin);
             recover_and_check(s, h, torn % 16 == 0);
         }
         for (unsigned i = 0; i < 24; i++, recoveries++) {
-            power_back(s, h, i ? PLUG_SOME : PLUG_NOTHING, 300 * i, &coin);
+            host_back(h, &s->h, i ? PLUG_SOME : PLUG_NOTHING, 300 * i, &coin);
             recover_and_check(s, h, true);
         }
         if (at % 7 == seed % 7)
