@@ -278,15 +278,13 @@ struct diskctl_server {
     pthread_t thread;
 };
 
-/* Something to read at `fd`; false: the thread is to end. While there is
- * nothing, what was decided is applied. */
+/* Something to read at `fd`; false: the thread is to end. */
 static bool input_wait(struct diskctl_server *s, int fd)
 {
     for (;;) {
         struct pollfd p[2] = {{.fd = s->end[0], .events = POLLIN},
                               {.fd = fd, .events = POLLIN}};
-        bool more = duty_idle(s->duty);
-        if (poll(p, 2, more ? 0 : -1) < 0 && errno != EINTR)
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
             return false;
         if (p[0].revents)
             return false;

@@ -91,8 +91,8 @@ static int rebase(struct duty *d, const void *p, size_t len, struct err *e)
     return intent_duty_rebase(d, p, true, e);
 }
 
-int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
-            struct buf *answer, struct err *e)
+static int request_do(struct duty *d, enum diskctl_type type, const void *p,
+                      size_t len, struct buf *answer, struct err *e)
 {
     struct reader r = reader_of(p, len);
     char medium[MEDIUM_MAX];
@@ -155,16 +155,22 @@ int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
     return err_set(e, "unknown request %u", (unsigned)type);
 }
 
+int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
+            struct buf *answer, struct err *e)
+{
+    apply_duty_lock(d);
+    int rc = request_do(d, type, p, len, answer, e);
+    apply_duty_unlock(d);
+    return rc;
+}
+
 void duty_hangup(struct duty *d)
 {
+    apply_duty_lock(d);
     if (d->mode == DUTY_LOG)
         duty_log_end(d);
     replica_duty_hangup(d);
-}
-
-bool duty_idle(struct duty *d)
-{
-    return replica_duty_idle(d);
+    apply_duty_unlock(d);
 }
 
 /* --- Life --------------------------------------------------------------------
@@ -227,13 +233,15 @@ int duty_open(struct duty **out, const char *id, struct image *image,
     snprintf(d->id, sizeof d->id, "%s", id);
     sync_init(d);
     intent_duty_init(d);
+    apply_duty_init(d);
     d->block = malloc(EXTENTS_DATA_MAX);
-    if (!d->block || page_make(d, e) || touched_make(d, e) ||
-        duty_mark_read(d, e) || intent_duty_open(d, e)) {
+    bool can = d->block && !page_make(d, e) && !touched_make(d, e) &&
+               !duty_mark_read(d, e) && !intent_duty_open(d, e);
+    d->mode = d->mark == MARK_NONE ? DUTY_PLAIN : DUTY_HELD;
+    if (!can || apply_duty_start(d, e)) {
         duty_close(d, false);
         return -1;
     }
-    d->mode = d->mark == MARK_NONE ? DUTY_PLAIN : DUTY_HELD;
     duty_exact_open(d);
     duty_role_note(d);
     if (d->mode == DUTY_HELD)
@@ -249,6 +257,7 @@ void duty_close(struct duty *d, bool end)
 {
     if (!d)
         return;
+    apply_duty_stop(d);
     replica_duty_end(d, end);
     intent_duty_close(d, end);
     epochlog_free(d->log);

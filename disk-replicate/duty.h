@@ -31,12 +31,10 @@ int duty_open(struct duty **d, const char *id, struct image *image,
 void duty_close(struct duty *d, bool end);
 
 /* One request of the agent; the answer is appended to *answer. The control
- * thread's, as all below. */
+ * thread's, as the next one. */
 int duty_do(struct duty *d, enum diskctl_type type, const void *p, size_t len,
             struct buf *answer, struct err *e);
 /* The agent's connection ended. */
 void duty_hangup(struct duty *d);
-/* One step of applying what is decided; false: there is nothing to do. */
-bool duty_idle(struct duty *d);
 
 #endif

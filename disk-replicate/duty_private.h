@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Inside of the duty: duty.c has the modes and the requests, duty_log.c the
  * primary's log, duty_copy.c the initial copy, duty_replica.c the backup's,
- * duty_files.c what is on this host's disk. */
+ * duty_apply.c its applying, duty_files.c what is on this host's disk. */
 #ifndef DISK_REPLICATE_DUTY_PRIVATE_H
 #define DISK_REPLICATE_DUTY_PRIVATE_H
 
@@ -49,6 +49,23 @@ struct duty_intent {
     bool started;
 };
 
+/* Who applies; see duty_apply.c. */
+struct duty_apply {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    /* Under `lock`. */
+    bool busy; /* a step's I/O is under way */
+    bool held; /* none is to begin */
+    bool quit;
+    /* What is applied at once: bytes of the journal, and since when; and how
+     * long the last of these took. 0: not known. */
+    uint64_t bytes, began_ns;
+    uint64_t last_bytes, last_ns;
+
+    pthread_t thread;
+    bool started;
+};
+
 struct duty {
     struct server_watch watch; /* first */
     char id[DISK_ID];
@@ -69,13 +86,16 @@ struct duty {
     struct extents_builder piece;
     uint8_t *block; /* EXTENTS_DATA_MAX */
     enum duty_mark mark;
-    struct journal *journal; /* REPLICA */
-    struct err broken;       /* why nothing can be applied; kind 0: it can */
     struct store journal_file;
     bool same;                    /* REPLICA: our base is the primary's */
     uint8_t next_base[INTENT_ID]; /* from the first epoch on */
 
     struct duty_intent intent;
+
+    struct duty_apply apply;
+    /* Under `apply.lock`, as is `mode` where it is changed. */
+    struct journal *journal; /* REPLICA */
+    struct err broken;       /* why nothing can be applied; kind 0: it can */
 };
 
 void duty_mode_set(struct duty *d, enum duty_mode to);
@@ -169,7 +189,22 @@ void duty_exact_forget(struct duty *d);
 /* Of an image that nobody writes to. ERR_REFUSED: that is not known. */
 int duty_exact_of(const char *image, struct duty_exact *x, struct err *e);
 
-/* duty_replica.c */
+/* duty_apply.c. The control thread's: around each request. */
+void apply_duty_lock(struct duty *d);
+void apply_duty_unlock(struct duty *d);
+/* The lock is held: until it is given up, no step of applying is under way. */
+void apply_duty_hold(struct duty *d);
+/* The lock is held, and given up in between: until all that is decided is
+ * applied, or can't be. */
+void apply_duty_wait(struct duty *d);
+/* The same, until it is not far behind. */
+void apply_duty_pace(struct duty *d);
+void apply_duty_init(struct duty *d);
+int apply_duty_start(struct duty *d, struct err *e);
+/* From here on nobody applies, and there is no lock. */
+void apply_duty_stop(struct duty *d);
+
+/* duty_replica.c: with the lock held. */
 int replica_duty_begin(struct duty *d, struct reader *r, struct err *e);
 int replica_duty_live(struct duty *d, const void *p, size_t len, struct err *e);
 int replica_duty_piece(struct duty *d, const void *p, size_t len,
@@ -183,7 +218,6 @@ void replica_duty_hangup(struct duty *d);
 int replica_duty_promote(struct duty *d, uint64_t epoch, struct err *e);
 int replica_duty_start(struct duty *d, uint64_t epoch, struct err *e);
 int replica_duty_again(struct duty *d, uint64_t epoch, struct err *e);
-bool replica_duty_idle(struct duty *d);
 /* Apply all that is decided. Fine where nothing is. */
 int replica_duty_settle(struct duty *d, struct err *e);
 /* What was copied is on the medium. */

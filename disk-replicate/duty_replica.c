@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The duty of a backup's server; see duty.h. The control thread's. */
+/* The duty of a backup's server; see duty.h. The control thread's, with the
+ * lock of duty_apply.c held. */
 #include "disk-replicate/duty_private.h"
 
 #include <string.h>
@@ -83,6 +84,7 @@ int replica_duty_begin(struct duty *d, struct reader *r, struct err *e)
         return -1;
     if (getrandom(&salt, sizeof salt, 0) != sizeof salt)
         return err_sys(e, "random bytes");
+    apply_duty_hold(d);
     journal_end(d);
     err_clear(&d->broken);
     __atomic_store_n(&d->page->copied, 0, __ATOMIC_RELAXED);
@@ -141,6 +143,8 @@ int replica_duty_piece(struct duty *d, const void *p, size_t len, struct err *e)
         return -1;
     if (!d->journal)
         return err_set(e, "there is no journal");
+    if (journal_room(d->journal, len) == JOURNAL_FULL)
+        apply_duty_hold(d);
     while (journal_room(d->journal, len) == JOURNAL_FULL && !done)
         if (journal_apply(d->journal, &done, e))
             return -1;
@@ -165,6 +169,7 @@ int replica_duty_prepare(struct duty *d, const struct journal_totals *t,
     struct store *image = &d->image->store;
     bool first = d->mark == MARK_SYNCING;
 
+    apply_duty_pace(d);
     if (is_replica(d, e))
         return -1;
     if (!d->journal)
@@ -266,6 +271,7 @@ static int promote(struct duty *d, uint64_t epoch, bool remember, struct err *e)
 {
     if (d->mode == DUTY_LOG)
         return err_kind(e, ERR_REFUSED, "it is a protected VM's");
+    apply_duty_hold(d);
     if (journal_is_at(d, epoch, e) || plain_become(d, remember, e))
         return -1;
     log_info("disk=%s epoch=%lu is what the image holds", d->id, epoch);
@@ -295,6 +301,7 @@ int replica_duty_again(struct duty *d, uint64_t epoch, struct err *e)
 {
     if (d->mode != DUTY_REPLICA && d->mode != DUTY_HELD)
         return err_kind(e, ERR_REFUSED, "it is no replica's");
+    apply_duty_hold(d);
     if (journal_is_at(d, epoch, e))
         return -1;
     journal_drop(d->journal);
@@ -302,28 +309,9 @@ int replica_duty_again(struct duty *d, uint64_t epoch, struct err *e)
     return 0;
 }
 
-bool replica_duty_idle(struct duty *d)
-{
-    struct err e = ERR_INIT;
-    bool done = false;
-
-    if (d->mode != DUTY_REPLICA || !d->journal || d->broken.kind)
-        return false;
-    struct journal_status s = journal_status(d->journal);
-    if (s.broken || s.applied == s.committed)
-        return false;
-    if (!journal_apply(d->journal, &done, &e))
-        return !done;
-    err_add(&e, "applying epoch %lu", s.applied + 1);
-    log_error("disk=%s %s", d->id, e.text);
-    d->broken = e;
-    return false;
-}
-
 int replica_duty_settle(struct duty *d, struct err *e)
 {
-    while (replica_duty_idle(d))
-        ;
+    apply_duty_wait(d);
     if (d->journal && journal_status(d->journal).broken && !d->broken.kind)
         return err_set(e, "its journal is broken");
     return d->broken.kind ? err_set(e, "%s", d->broken.text) : 0;

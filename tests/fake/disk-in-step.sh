@@ -9,14 +9,21 @@ T=8000
 disk_start_protected
 steps_committed alder web >/dev/null || fail "no epochs"
 hit() { test -e "$WORK/birch/run/understudy/faults.hit"; }
-fault_arm birch duty.secure stop $((RANDOM % 2)) # of the one, or of the other
-await 10 hit || fail "nothing is synced"
-committed=$(status_of birch web epoch)
 is_committed() { [ "$(status_of alder web epoch)" -ge "$committed" ]; }
-await 5 is_committed || fail "epoch $committed is not acknowledged"
-before=$(step_of_epoch $((committed - 1)))
 is_before() { [ "$("$GUEST" image "$WORK/birch/web.img")" = "$before" ]; }
-await 5 is_before || fail "the image is not of epoch $((committed - 1))"
+# A server that is stopped while it still applies the one before says nothing.
+for try in 1 2 3 4 5 6 7 8 9 10; do
+    fault_arm birch duty.secure stop
+    await 10 hit || fail "nothing is synced"
+    committed=$(status_of birch web epoch)
+    await 5 is_committed || fail "epoch $committed is not acknowledged"
+    before=$(step_of_epoch $((committed - 1)))
+    await 1 is_before && break
+    [ $try -lt 10 ] || fail "the image is not of epoch $((committed - 1))"
+    rm "$WORK/birch/run/understudy/faults.hit"
+    kill -CONT "$(disk_server birch)"
+    await 5 epochs_go_on alder web || fail "no epochs"
+done
 holds 1 is_before || fail "it does not stay that"
 disk_host_die alder
 host_die birch
