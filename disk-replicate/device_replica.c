@@ -242,17 +242,24 @@ static int disks_prepare(struct replica_device *dev, uint64_t epoch,
  * is lost just then has a successor that does it first of all. */
 static int disks_secure(struct replica_disks *all, struct err *e)
 {
-    struct err why = ERR_INIT;
+    struct err why[DISKS_MAX] = {0};
+    bool asked[DISKS_MAX];
+    int rc = 0;
 
-    for (int i = 0; all->n > 1 && !all->durable && i < all->n; i++) {
-        if (diskctl_call(&all->disk[i].server, DISKCTL_SECURE, NULL, 0, NULL,
-                         &why) &&
-            why.kind != ERR_GONE) {
-            *e = why;
-            return -1;
-        }
+    if (all->n == 1 || all->durable)
+        return 0;
+    for (int i = 0; i < all->n; i++)
+        asked[i] = !diskctl_ask(&all->disk[i].server, DISKCTL_SECURE, NULL, 0,
+                                &why[i]);
+    for (int i = 0; i < all->n; i++) {
+        bool fine =
+            asked[i] && !diskctl_answer(&all->disk[i].server, NULL, &why[i]);
+        if (fine || why[i].kind == ERR_GONE)
+            continue;
+        *e = why[i];
+        rc = -1;
     }
-    return 0;
+    return rc;
 }
 
 static int disks_decide(struct replica_device *dev, struct err *e)

@@ -159,35 +159,58 @@ static int refusal(uint32_t status, const struct buf *text, size_t from,
         (int)(text->len - from), (const char *)text->data + from);
 }
 
-int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,
-                 size_t len, struct buf *answer, struct err *e)
+/* When the answer has to be there. */
+static uint64_t answer_until(enum diskctl_type type)
 {
     bool syncs = type == DISKCTL_REPLICA || type == DISKCTL_PREPARE ||
                  type == DISKCTL_PROMOTE || type == DISKCTL_COMPARE ||
                  type == DISKCTL_REBASE || type == DISKCTL_DOUBT ||
                  type == DISKCTL_AGAIN || type == DISKCTL_START ||
                  type == DISKCTL_SECURE;
-    uint64_t ms = syncs ? DISKCTL_SYNC_MS : DISKCTL_MS;
-    uint64_t until = clock_ns() + ms * NS_PER_MS;
+
+    return clock_ns() + (syncs ? DISKCTL_SYNC_MS : DISKCTL_MS) * NS_PER_MS;
+}
+
+/* The connection is of no use any more. */
+static int call_lost(struct diskctl *c, struct err *e)
+{
+    diskctl_close(c);
+    if (e && e->kind == ERR_FAILED)
+        e->kind = ERR_GONE;
+    return err_add(e, "the server of disk %s", c->id);
+}
+
+int diskctl_ask(struct diskctl *c, enum diskctl_type type, const void *p,
+                size_t len, struct err *e)
+{
+    c->until_ns = answer_until(type);
+    if (c->fd < 0)
+        return err_kind(e, ERR_GONE, "disk %s: its server was lost", c->id);
+    return message_write(c->fd, type, p, len, c->until_ns, e) ? call_lost(c, e)
+                                                              : 0;
+}
+
+int diskctl_answer(struct diskctl *c, struct buf *answer, struct err *e)
+{
     struct buf own = {0}, *in = answer ? answer : &own;
     size_t from = in->len;
     uint32_t status = 0;
     int rc = 0;
 
-    if (c->fd < 0)
-        return err_kind(e, ERR_GONE, "disk %s: its server was lost", c->id);
-    if (message_write(c->fd, type, p, len, until, e) ||
-        message_read(c->fd, &status, in, until, e)) {
-        diskctl_close(c);
-        if (e && e->kind == ERR_FAILED)
-            e->kind = ERR_GONE;
-        rc = err_add(e, "the server of disk %s", c->id);
+    if (message_read(c->fd, &status, in, c->until_ns, e)) {
+        rc = call_lost(c, e);
     } else if (status) {
         refusal(status, in, from, e);
         rc = err_add(e, "disk %s", c->id);
     }
     buf_free(&own);
     return rc;
+}
+
+int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,
+                 size_t len, struct buf *answer, struct err *e)
+{
+    return diskctl_ask(c, type, p, len, e) ? -1 : diskctl_answer(c, answer, e);
 }
 
 bool diskctl_alive(const struct diskctl *c)

@@ -143,6 +143,7 @@ struct disk_page {
 struct diskctl {
     int fd; /* -1: closed */
     char id[DISK_ID];
+    uint64_t until_ns; /* diskctl_ask()'s: the answer has to be there */
 };
 
 /* `id` may be c->id. */
@@ -154,6 +155,11 @@ bool diskctl_alive(const struct diskctl *c);
  * refusal. *answer may be NULL. */
 int diskctl_call(struct diskctl *c, enum diskctl_type type, const void *p,
                  size_t len, struct buf *answer, struct err *e);
+/* The same in two parts, so that several servers do it at once. An error of the
+ * first: there is no second; else that is to come before anything else. */
+int diskctl_ask(struct diskctl *c, enum diskctl_type type, const void *p,
+                size_t len, struct err *e);
+int diskctl_answer(struct diskctl *c, struct buf *answer, struct err *e);
 /* The server's page, unmapped with munmap(); NULL with *e. */
 struct disk_page *diskctl_page(const char *id, struct err *e);
 
