@@ -23,7 +23,7 @@ if [ "$MOMENT" = disk ]; then
     alder 'dd if=/dev/zero of=/tmp/disk bs=1M count=4 status=none
         xl block-attach web file:/tmp/disk,xvdb,w' || fail "block-attach"
     await 10 void_for 'a disk was added' || fail "the disk went unseen"
-    named() { status_of alder web reason | grep -q 'writable disk xvdb'; }
+    named() { status_of alder web reason | grep -q 'disk xvdb .* is not replicated'; }
     await 20 named || fail "not refused by name"
     alder xl block-detach web xvdb || fail "block-detach"
     await 30 again || fail "not protected again"
