@@ -22,12 +22,14 @@
 #define LOOK_NS    (2 * NS_PER_SEC)
 #define HURRIED_NS (20 * NS_PER_MS) /* not oftener, however much happens */
 
+enum { LINKS, UEVENTS, NEWS };
+
 struct follow {
     struct checkpoint_device dev;
     struct checkpoint_device *net; /* may be NULL */
     struct hv *hv;
     uint32_t domid;
-    int news[2]; /* netlink sockets; -1: none */
+    int news[NEWS]; /* netlink sockets; -1: none */
     bool newsy;
     uint64_t looked_ns;
     char shell[HV_DEVICES_MAX]; /* what the replica's shell has */
@@ -54,17 +56,30 @@ static int news_open(int protocol, unsigned groups)
     return fd;
 }
 
+/* Of a backend of this VM; "ACTION@/devices/vbd-DOMID-DEVICE". */
+static bool is_ours(const struct follow *f, const char *uevent)
+{
+    char vbd[32], vif[32];
+
+    snprintf(vbd, sizeof vbd, "/vbd-%u-", f->domid);
+    snprintf(vif, sizeof vif, "/vif-%u-", f->domid);
+    return strstr(uevent, vbd) || strstr(uevent, vif);
+}
+
 /* An overrun (ENOBUFS) is news as well. */
 static bool news_came(struct follow *f)
 {
     char message[4096];
     ssize_t n;
 
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < NEWS; i++)
         while (f->news[i] >= 0 &&
-               ((n = recv(f->news[i], message, sizeof message, 0)) > 0 ||
-                (n < 0 && errno == ENOBUFS)))
-            f->newsy = true;
+               ((n = recv(f->news[i], message, sizeof message - 1, 0)) > 0 ||
+                (n < 0 && errno == ENOBUFS))) {
+            message[n > 0 ? n : 0] = '\0';
+            if (n < 0 || i == LINKS || is_ours(f, message))
+                f->newsy = true;
+        }
     return f->newsy;
 }
 
@@ -147,10 +162,11 @@ static int follow_setup(struct checkpoint_device *d, struct err *e)
 
     if (!f->hv && agent_hv_open(&f->hv, e))
         return -1;
-    if (f->news[0] < 0)
-        f->news[0] = news_open(NETLINK_ROUTE, RTMGRP_LINK);
-    if (f->news[1] < 0)
-        f->news[1] = news_open(NETLINK_KOBJECT_UEVENT, 1 /* the kernel's */);
+    if (f->news[LINKS] < 0)
+        f->news[LINKS] = news_open(NETLINK_ROUTE, RTMGRP_LINK);
+    if (f->news[UEVENTS] < 0)
+        f->news[UEVENTS] =
+            news_open(NETLINK_KOBJECT_UEVENT, 1 /* the kernel's */);
     return look(f, e) || (f->net && f->net->ops->setup(f->net, e)) ? -1 : 0;
 }
 
@@ -187,7 +203,7 @@ static void follow_teardown(struct checkpoint_device *d, bool release)
     if (f->hv)
         f->hv->ops->close(f->hv);
     f->hv = NULL;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < NEWS; i++) {
         if (f->news[i] >= 0)
             close(f->news[i]);
         f->news[i] = -1;
@@ -246,7 +262,7 @@ struct checkpoint_device *vif_follow_new(const struct follow_config *c)
     f->dev.ops = &ops;
     f->net = c->net;
     f->domid = c->domid;
-    f->news[0] = f->news[1] = -1;
+    f->news[LINKS] = f->news[UEVENTS] = -1;
     snprintf(f->shell, sizeof f->shell, "%s", c->devices);
     return &f->dev;
 }

@@ -87,6 +87,7 @@ static int log_put(struct disks *all, struct disk *d, uint64_t epoch, bool live,
             return -1;
         if (!all->piece.len)
             return 0;
+        all->sent_bytes += all->piece.len;
         if (disks_payload_put(all, d, flags, all->piece.data, all->piece.len,
                               sink, e))
             return -1;
@@ -118,6 +119,42 @@ static void log_end(struct disks *all)
             log_warn("%s", e.text);
         d->logging = false;
     }
+}
+
+/* --- How much an epoch may have ----------------------------------------------
+ *
+ * One that takes longer than the timeout to get across ends protection, however
+ * much the logs can hold. So they may hold what gets across in some time, as
+ * far as that is known: half of it is on its way, half of it is written
+ * meanwhile. */
+
+#define LIMIT_MS    600
+#define LIMIT_MIN   (4u << 20)
+#define LIMIT_FIRST (8u << 20)
+#define LEARN_BYTES (256u << 10) /* less says nothing of the link */
+
+static void limit_set(struct disks *all)
+{
+    uint64_t limit = all->bytes_s / 1000 * LIMIT_MS;
+
+    if (!all->bytes_s)
+        limit = LIMIT_FIRST;
+    else if (limit < LIMIT_MIN)
+        limit = LIMIT_MIN;
+    for (int i = 0; i < all->n; i++)
+        __atomic_store_n(&all->disk[i].page->limit, limit / (uint64_t)all->n,
+                         __ATOMIC_RELAXED);
+}
+
+static void limit_learn(struct disks *all)
+{
+    uint64_t ms = (clock_ns() - all->sent_ns) / NS_PER_MS + 1;
+
+    if (all->sent_bytes < LEARN_BYTES)
+        return;
+    uint64_t now = all->sent_bytes * 1000 / ms;
+    all->bytes_s = all->bytes_s ? (all->bytes_s + now) / 2 : now;
+    limit_set(all);
 }
 
 /* --- The initial copy ------------------------------------------------------
@@ -194,6 +231,8 @@ static int disks_copy(struct checkpoint_device *d, bool begin,
         return disks_early(all) ? disks_changes_put(all, sink, e) : 0;
     if (copy_begin(all, sink, e))
         return -1;
+    all->bytes_s = 0;
+    limit_set(all);
     for (int i = 0; i < all->n; i++)
         if (disks_image_put(all, &all->disk[i], sink, e))
             return -1;
@@ -232,6 +271,8 @@ static int disks_records(struct checkpoint_device *d, uint64_t epoch,
     int rc = 0;
 
     all->busy = true;
+    all->sent_ns = clock_ns();
+    all->sent_bytes = 0;
     for (int i = 0; i < all->n && !rc; i++)
         rc = log_put(all, &all->disk[i], epoch, false, sink, e);
     if (!rc)
@@ -247,6 +288,7 @@ static int disks_commit(struct checkpoint_device *d, uint64_t epoch,
     struct err why = ERR_INIT;
 
     (void)e;
+    limit_learn(disks_of(d));
     if (log_forget(disks_of(d), &why))
         log_warn("epoch=%lu %s", epoch, why.text);
     verify_committed(disks_of(d), epoch);

@@ -58,6 +58,9 @@ struct disks {
     struct buf answer;             /* the backup's */
     uint64_t seed;                 /* of the digests */
     struct rate rate;              /* of what is looked at */
+    /* The epoch that is on its way: since when, and its bytes; and how many a
+     * second get across, 0: not known. */
+    uint64_t sent_ns, sent_bytes, bytes_s;
     struct verify *verify;
 };
 

@@ -135,6 +135,9 @@ struct disk_page {
     /* The agent of a primary, the server of a replica: how far the initial
      * copy is, in the image. */
     uint64_t copied;
+    /* The agent: bytes that a log may hold before its writers are slowed down;
+     * 0, or more than it can: what it can. */
+    uint64_t limit;
 };
 
 /* --- The agent's side: blocks, any one thread -------------------------------

@@ -176,6 +176,13 @@ void duty_hangup(struct duty *d)
 /* --- Life --------------------------------------------------------------------
  */
 
+/* What a log lost to its medium is not forgotten before the next one begins. */
+static void lost_all(struct duty *d)
+{
+    if (d->page->lost == DISK_LOST_NOTHING)
+        page_store(&d->page->lost, DISK_LOST_ALL);
+}
+
 /* A predecessor's is the same file, which its agent has mapped. */
 static int page_make(struct duty *d, struct err *e)
 {
@@ -185,13 +192,16 @@ static int page_make(struct duty *d, struct err *e)
     CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof *d->page))
         return err_sys(e, "make %s", path);
+    errno = posix_fallocate(fd, 0, sizeof *d->page);
+    if (errno)
+        return err_sys(e, "make %s", path);
     d->page = mmap(NULL, sizeof *d->page, PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_POPULATE, fd, 0);
     if (d->page == MAP_FAILED) {
         d->page = NULL;
         return err_sys(e, "map %s", path);
     }
-    page_store(&d->page->lost, DISK_LOST_ALL);
+    lost_all(d);
     page_store(&d->page->early, 0);
     page_store(&d->page->held_bytes, 0);
     page_store(&d->page->copied, 0);
@@ -262,7 +272,7 @@ void duty_close(struct duty *d, bool end)
     intent_duty_close(d, end);
     epochlog_free(d->log);
     if (d->page) {
-        page_store(&d->page->lost, DISK_LOST_ALL);
+        lost_all(d);
         d->image->unsaid = NULL;
         munmap(d->page, sizeof *d->page);
     }

@@ -13,9 +13,10 @@
  * make room. */
 #define ROOM_MS 2000
 /* How long a write takes, for each of its bytes and each percent that is used
- * of the other half of the log: at the end 16 workers write 2 MB a second. */
+ * of the other half of what the log may hold: at the end 16 workers write 2 MB
+ * a second by 4 KiB, and 8 by 1 MiB. */
 #define PACE_NS      80
-#define PACE_MAX_NS  NS_PER_SEC
+#define PACE_MAX_NS  (2 * NS_PER_SEC)
 #define STEP_BYTES   EXTENTS_DATA_MAX /* that are logged at once */
 #define PAGES_MAX    (64u << 20 >> 12)
 #define REBUILD_STEP 16 /* regions a request */
@@ -89,6 +90,7 @@ static void watch_end(struct server_watch *w, uint64_t offset, uint32_t len)
 
 static void load_note(struct duty *d)
 {
+    epochlog_limit(d->log, __atomic_load_n(&d->page->limit, __ATOMIC_RELAXED));
     struct epochlog_load l = epochlog_load(d->log);
 
     page_store(&d->page->held_bytes, (uint64_t)l.pages_used * EPOCHLOG_BLOCK);
@@ -146,6 +148,8 @@ void duty_log_lose(struct duty *d, enum disk_lost why)
     pthread_mutex_lock(&d->lock);
     if (d->mode == DUTY_LOG)
         log_lose(d, why);
+    else if (d->mode == DUTY_PLAIN && d->page->lost <= DISK_LOST_ALL)
+        page_store(&d->page->lost, why);
     pthread_mutex_unlock(&d->lock);
 }
 
@@ -199,6 +203,22 @@ void duty_log_end(struct duty *d)
     duty_role_note(d);
 }
 
+/* What the log that is made again had is in the image, and what that is, is
+ * known. */
+static int again_check(struct duty *d, struct err *e)
+{
+    enum disk_lost lost = d->page->lost;
+
+    if (lost > DISK_LOST_ALL)
+        return err_kind(e, ERR_REFUSED, "%s", diskctl_lost(lost));
+    pthread_mutex_lock(&d->lock);
+    bool known = touched_again(&d->touched);
+    pthread_mutex_unlock(&d->lock);
+    return known ? 0
+                 : err_kind(e, ERR_REFUSED,
+                            "what its last server had logged is not known");
+}
+
 int duty_log_begin(struct duty *d, struct reader *r, bool again, struct err *e)
 {
     struct epochlog_config c = {
@@ -211,7 +231,7 @@ int duty_log_begin(struct duty *d, struct reader *r, bool again, struct err *e)
     if (d->mode != DUTY_PLAIN && d->mode != DUTY_LOG)
         return err_kind(e, ERR_REFUSED, "%s is a replica", d->image->path);
     duty_log_end(d);
-    if (epochlog_open(&log, &c, e))
+    if ((again && again_check(d, e)) || epochlog_open(&log, &c, e))
         return -1;
     page_store(&d->page->cut, cut);
     page_store(&d->page->lost, DISK_LOST_NOTHING);
@@ -221,9 +241,7 @@ int duty_log_begin(struct duty *d, struct reader *r, bool again, struct err *e)
     pthread_mutex_lock(&d->lock);
     d->log = log;
     d->mode = DUTY_LOG;
-    if (again)
-        touched_again(&d->touched);
-    else
+    if (!again)
         touched_begin(&d->touched, cut);
     flights_touch(d);
     pthread_mutex_unlock(&d->lock);

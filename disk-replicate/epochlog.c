@@ -26,6 +26,7 @@ struct map {
 
 struct epochlog {
     uint32_t pages, entries, table_size, table_shift;
+    uint32_t limit; /* pages, at most those there are */
     uint8_t *pool;
     uint32_t *unused, unused_count; /* stack of pages */
     struct map open, closed;
@@ -342,6 +343,13 @@ static unsigned over_percent(uint32_t used, uint32_t all)
     return used > half ? (unsigned)((used - half) * 100ull / (all - half)) : 0;
 }
 
+void epochlog_limit(struct epochlog *log, uint64_t bytes)
+{
+    uint64_t pages = bytes / EPOCHLOG_BLOCK;
+
+    log->limit = pages && pages < log->pages ? (uint32_t)pages : log->pages;
+}
+
 struct epochlog_load epochlog_load(const struct epochlog *log)
 {
     struct epochlog_load l = {
@@ -351,8 +359,8 @@ struct epochlog_load epochlog_load(const struct epochlog *log)
         .entries_used = log->open.count + log->closed.count,
     };
 
-    l.early = l.pages_used > l.pages / 2 || l.entries_used > l.entries / 2;
-    l.over_percent = over_percent(l.pages_used, l.pages);
+    l.early = l.pages_used > log->limit / 2 || l.entries_used > l.entries / 2;
+    l.over_percent = over_percent(l.pages_used, log->limit);
     unsigned entries = over_percent(l.entries_used, l.entries);
     if (entries > l.over_percent)
         l.over_percent = entries;
@@ -382,7 +390,7 @@ int epochlog_open(struct epochlog **out, const struct epochlog_config *c,
     log = calloc(1, sizeof *log);
     if (!log)
         return err_sys(e, "disk log");
-    log->pages = log->unused_count = c->pages;
+    log->pages = log->unused_count = log->limit = c->pages;
     log->entries = c->entries;
     log->table_shift = 63;
     for (log->table_size = 2; log->table_size < 2 * c->entries;

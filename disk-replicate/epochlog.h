@@ -76,9 +76,12 @@ bool epochlog_at_cut(const struct epochlog *log, uint64_t block, uint8_t *data);
 struct epochlog_load {
     uint32_t pages, pages_used;
     uint32_t entries, entries_used;
-    bool early;            /* more than half is used: an epoch is wanted */
-    unsigned over_percent; /* of the other half, that is used */
+    bool early; /* more than half of the limit is used: an epoch is wanted */
+    /* Of the other half, that is used; over 100 when more is than is to be. */
+    unsigned over_percent;
 };
+/* What is to be used of its pages, in bytes; 0: all. They can be, still. */
+void epochlog_limit(struct epochlog *log, uint64_t bytes);
 struct epochlog_load epochlog_load(const struct epochlog *log);
 
 #endif

@@ -99,8 +99,8 @@ static bool holes_are_right(int fd)
             fs.f_type == TMPFS_MAGIC);
 }
 
-/* To look for data in a file of unwritten extents alone is to go through them
- * all, each time: one that has all of its space is not asked. */
+/* To look for data in unwritten extents is to go through them all, each time:
+ * a file that has most of its space is not asked. */
 static int size_find(struct image *im, struct err *e)
 {
     struct stat st;
@@ -112,7 +112,7 @@ static int size_find(struct image *im, struct err *e)
         return err_sys(e, "size of %s", im->path);
     } else {
         im->bytes = (uint64_t)st.st_size;
-        im->sparse = (uint64_t)st.st_blocks * SECTOR_BYTES < im->bytes &&
+        im->sparse = (uint64_t)st.st_blocks * SECTOR_BYTES < im->bytes / 2 &&
                      holes_are_right(im->store.fd);
     }
     if (im->bytes && im->bytes % SECTOR_BYTES == 0)
@@ -188,20 +188,32 @@ static uint32_t *unsaid(struct image *im)
     return im->unsaid ? im->unsaid : &im->here_unsaid;
 }
 
+static void unsaid_note(struct image *im, int error)
+{
+    if (error)
+        __atomic_store_n(unsaid(im), (uint32_t)error, __ATOMIC_SEQ_CST);
+}
+
+/* The kernel says an error once; it is the user's until the user has it. */
 int image_flush(struct image *im)
 {
-    int error = sync_all(im);
-    uint32_t other = __atomic_exchange_n(unsaid(im), 0, __ATOMIC_SEQ_CST);
+    unsaid_note(im, sync_all(im));
+    return (int)__atomic_load_n(unsaid(im), __ATOMIC_SEQ_CST);
+}
 
-    return error ? error : (int)other;
+void image_said(struct image *im, int error)
+{
+    uint32_t was = (uint32_t)error;
+
+    __atomic_compare_exchange_n(unsaid(im), &was, 0, false, __ATOMIC_SEQ_CST,
+                                __ATOMIC_SEQ_CST);
 }
 
 int image_sync(struct image *im)
 {
     int error = sync_all(im);
 
-    if (error)
-        __atomic_store_n(unsaid(im), (uint32_t)error, __ATOMIC_SEQ_CST);
+    unsaid_note(im, error);
     return error;
 }
 

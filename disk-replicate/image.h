@@ -43,8 +43,12 @@ int image_zero(struct image *im, uint64_t offset, uint32_t len, bool hole,
                bool fua);
 /* A hint: where a hole can't be made, nothing is done. */
 int image_trim(struct image *im, uint64_t offset, uint32_t len, bool fua);
+/* An error stays, for each flush from now on and each write that is to be on
+ * the medium, until image_said(). */
 int image_flush(struct image *im);
-/* The same, for who is not the image's user: what fails, the next flush of the
+/* The user has an answer with that error of image_flush(). */
+void image_said(struct image *im, int error);
+/* A sync for who is not the image's user: what fails, the next flush of the
  * user fails with as well (the kernel says it once). */
 int image_sync(struct image *im);
 

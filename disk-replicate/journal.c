@@ -32,10 +32,22 @@ int slot_write(const struct journal *j, const struct slot *s, struct err *e)
     return rc;
 }
 
+/* One at a time: an error is said to one of those who sync, and is of all. */
+int log_sync_io(struct journal *j, struct err *e)
+{
+    pthread_mutex_lock(&j->syncing);
+    int rc = j->sync_failed
+                 ? err_set(e, "the journal could not be synced before")
+                 : j->c.log->ops->sync(j->c.log, e);
+    j->sync_failed |= rc != 0;
+    pthread_mutex_unlock(&j->syncing);
+    return rc;
+}
+
 /* What was released becomes free. */
 static int log_sync(struct journal *j, struct err *e)
 {
-    if (j->c.log->ops->sync(j->c.log, e))
+    if (log_sync_io(j, e))
         return journal_broken(j);
     j->free += j->released;
     j->released = 0;
@@ -290,6 +302,17 @@ static int image_is_it(const struct journal *j, struct err *e)
                           j->c.log->name);
 }
 
+/* Recursive for tests, which ask in the middle of a sync. */
+static void syncing_init(struct journal *j)
+{
+    pthread_mutexattr_t attr;
+
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&j->syncing, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
 static struct journal *journal_new(const struct journal_config *c,
                                    struct err *e)
 {
@@ -297,6 +320,7 @@ static struct journal *journal_new(const struct journal_config *c,
 
     if (j) {
         j->c = *c;
+        syncing_init(j);
         j->record = malloc(RECORD_BYTES);
         j->record_read = malloc(RECORD_BYTES);
         j->incoming.hash = XXH3_createState();
@@ -349,6 +373,7 @@ void journal_close(struct journal *j)
 {
     if (!j)
         return;
+    pthread_mutex_destroy(&j->syncing);
     XXH3_freeState(j->incoming.hash);
     free(j->record);
     free(j->record_read);

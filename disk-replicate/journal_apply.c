@@ -51,20 +51,15 @@ static int record_next(struct journal *j, struct place *at, struct record *r,
 
 /* --- Applying ------------------------------------------------------------- */
 
-static int log_sync(const struct journal *j, struct err *e)
-{
-    return j->c.log->ops->sync(j->c.log, e);
-}
-
 /* Nothing of `target` is in the image before this is durable. */
 static int mark_io(struct journal *j, struct err *e)
 {
-    if (log_sync(j, e))
+    if (log_sync_io(j, e))
         return -1;
     j->next = j->slot;
     j->next.serial++;
     j->next.applying = j->target;
-    if (slot_write(j, &j->next, e) || log_sync(j, e))
+    if (slot_write(j, &j->next, e) || log_sync_io(j, e))
         return -1;
     fault_point("journal.applying");
     return 0;
@@ -152,7 +147,7 @@ int journal_step_io(struct journal *j, struct err *e)
     case APPLY_SYNC:
         return sync_io(j, e);
     default:
-        return log_sync(j, e);
+        return log_sync_io(j, e);
     }
 }
 

@@ -4,6 +4,8 @@
 #ifndef DISK_REPLICATE_JOURNAL_PRIVATE_H
 #define DISK_REPLICATE_JOURNAL_PRIVATE_H
 
+#include <pthread.h>
+
 #include <xxhash.h>
 
 #include "disk-replicate/journal.h"
@@ -62,7 +64,9 @@ struct journal {
      * is in `slot` changes at its end. */
     struct slot slot; /* as it was written last */
     bool broken, retired;
-    uint8_t *record; /* RECORD_BYTES, to be written */
+    pthread_mutex_t syncing;
+    bool sync_failed; /* under `syncing` */
+    uint8_t *record;  /* RECORD_BYTES, to be written */
 
     struct pieces incoming;
     uint64_t committed, committed_wall_ms;
@@ -105,6 +109,7 @@ bool pieces_are(const struct pieces *p, const struct commit *c);
 /* journal.c */
 int journal_broken(struct journal *j); /* returns -1 */
 /* Write it to its place, by its serial. */
+int log_sync_io(struct journal *j, struct err *e);
 int slot_write(const struct journal *j, const struct slot *s, struct err *e);
 
 /* journal_apply.c: find the whole epochs behind the slot's tail; apply them. */

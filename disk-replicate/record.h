@@ -29,7 +29,8 @@ void record_remove(const char *id);
 /* Note that this process is its server. */
 void record_server(const char *id);
 /* The path of a file beside it: its name is the id and `suffix`, one of .log,
- * .ctl (the socket of disk_control.h), .page (its shared page). */
+ * .ctl (the socket of disk_control.h), .page (its shared page), .touched
+ * (touched.h). */
 void record_path(const char *id, const char *suffix, char out[RECORD_PATH]);
 /* The log, for appending; -1. */
 int record_log_open(const char *id);

@@ -127,6 +127,11 @@ static bool send_all(int fd, struct iovec *iov, int n)
 
 /* --- A request ------------------------------------------------------------ */
 
+static bool job_flushes(const struct job *j)
+{
+    return j->header.command == NBD_FLUSH || j->header.flags & NBD_FUA;
+}
+
 /* After half an answer nothing may follow; who receives sees the end, too. */
 static void job_answer(struct server *s, const struct job *j, uint8_t *data)
 {
@@ -137,9 +142,12 @@ static void job_answer(struct server *s, const struct job *j, uint8_t *data)
 
     nbd_reply_put(reply, j->header.handle, j->error);
     pthread_mutex_lock(&s->send);
-    if (!send_all(s->fd, iov, 2))
+    bool sent = send_all(s->fd, iov, 2);
+    if (!sent)
         shutdown(s->fd, SHUT_RDWR);
     pthread_mutex_unlock(&s->send);
+    if (sent && j->error && job_flushes(j))
+        image_said(s->image, j->error);
 }
 
 static int job_do(struct server *s, const struct job *j, uint8_t *data)

@@ -4,9 +4,11 @@
  * little, wherever the server is killed. */
 #include "disk-replicate/touched.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -29,6 +31,22 @@ static uint64_t *closed_map(const struct touched *t)
     return t->map + t->words;
 }
 
+/* What is there is of use if it is of an image of this size. With its space, so
+ * that no store fails. */
+static int size_make(struct touched *t, int fd)
+{
+    off_t bytes = (off_t)(2 * map_bytes(t));
+    struct stat st;
+
+    if (fstat(fd, &st))
+        return -1;
+    t->kept = st.st_size == bytes;
+    if (!t->kept && (ftruncate(fd, 0) || ftruncate(fd, bytes)))
+        return -1;
+    errno = posix_fallocate(fd, 0, bytes);
+    return errno ? -1 : 0;
+}
+
 int touched_open(struct touched *t, const char *path, uint64_t image_bytes,
                  struct err *e)
 {
@@ -36,7 +54,7 @@ int touched_open(struct touched *t, const char *path, uint64_t image_bytes,
     t->regions = (image_bytes + TOUCHED_REGION - 1) / TOUCHED_REGION;
     t->words = (t->regions + WORD_BITS - 1) / WORD_BITS;
     CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, (off_t)(2 * map_bytes(t))))
+    if (fd < 0 || size_make(t, fd))
         return err_sys(e, "make %s", path);
     void *p = mmap(NULL, 2 * map_bytes(t), PROT_READ | PROT_WRITE,
                    MAP_SHARED | MAP_POPULATE, fd, 0);
@@ -56,13 +74,15 @@ void touched_close(struct touched *t)
 void touched_begin(struct touched *t, uint64_t cut)
 {
     memset(t->map, 0, 2 * map_bytes(t));
+    t->kept = true;
     t->cut = cut;
     t->closed_last = 0;
 }
 
-void touched_again(struct touched *t)
+bool touched_again(struct touched *t)
 {
     t->cut = LACKING;
+    return t->kept;
 }
 
 /* What the predecessor had closed is in the log at labels up to this one. */
@@ -89,6 +109,7 @@ bool touched_roll(struct touched *t, uint64_t cut)
             continue;
         t->closed_last = t->cut;
         closed_map(t)[i] |= open_map(t)[i];
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* killed here */
         open_map(t)[i] = 0;
     }
     t->cut = cut;

@@ -24,12 +24,14 @@
 struct touched {
     uint64_t *map; /* `open`, then `closed`; NULL: there is none */
     size_t words;  /* of each */
+    bool kept;     /* it has all that a log had since it began */
     uint64_t regions;
     uint64_t cut;         /* label of `open` */
     uint64_t closed_last; /* highest label in `closed` */
 };
 
-/* The file is made for an image of so many bytes; what is in it stays. */
+/* The file is made for an image of so many bytes; what is in it stays, if it is
+ * of one of that size. */
 int touched_open(struct touched *t, const char *path, uint64_t image_bytes,
                  struct err *e);
 /* The file stays. */
@@ -38,8 +40,8 @@ void touched_close(struct touched *t);
 /* A log begins, empty, at the open cut. */
 void touched_begin(struct touched *t, uint64_t cut);
 /* The log of a predecessor is made again: nothing is forgotten until it is
- * whole, at the open cut then. */
-void touched_again(struct touched *t);
+ * whole, at the open cut then. False: what it had is not known. */
+bool touched_again(struct touched *t);
 void touched_whole(struct touched *t, uint64_t cut);
 
 void touched_set(struct touched *t, uint64_t offset, uint64_t len);

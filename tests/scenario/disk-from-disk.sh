@@ -33,7 +33,7 @@ alone)
     "$LAB" start birch
     ;;
 agent)
-    birch 'kill -KILL $(pgrep -f "understudyd agent backup")' || fail "no agent"
+    birch 'kill -KILL $(pgrep -f "[u]nderstudyd agent backup")' || fail "no agent"
     "$LAB" kill alder
     ;;
 esac

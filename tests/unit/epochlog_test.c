@@ -389,6 +389,28 @@ static void the_second_half_counts_in_percent(void **s)
     epochlog_free(log);
 }
 
+static void a_limit_counts_instead_of_what_there_is(void **s)
+{
+    struct epochlog *log;
+    struct epochlog_config c = {.pages = 200, .entries = 400};
+    uint8_t data[EPOCHLOG_BLOCK] = {1};
+
+    (void)s;
+    assert_int_equal(epochlog_open(&log, &c, NULL), 0);
+    epochlog_limit(log, 40 * EPOCHLOG_BLOCK);
+    for (unsigned i = 0; i < 80; i++) {
+        assert_int_equal(epochlog_load(log).early, i > 20);
+        assert_int_equal(epochlog_load(log).over_percent,
+                         i > 20 ? (i - 20) * 5 : 0);
+        assert_true(epochlog_write(log, 1, i * 8, 8, data));
+    }
+    epochlog_limit(log, 0);
+    assert_false(epochlog_load(log).early);
+    epochlog_limit(log, 1ull << 60);
+    assert_false(epochlog_load(log).early);
+    epochlog_free(log);
+}
+
 static void a_large_epoch_comes_in_pieces(void **s)
 {
     struct epochlog *log;
@@ -479,6 +501,7 @@ int main(void)
         cmocka_unit_test(a_block_is_sent_once_an_epoch),
         cmocka_unit_test(what_was_closed_later_is_not_forgotten),
         cmocka_unit_test(the_second_half_counts_in_percent),
+        cmocka_unit_test(a_limit_counts_instead_of_what_there_is),
         cmocka_unit_test(a_large_epoch_comes_in_pieces),
         cmocka_unit_test(payloads_are_checked),
     };

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,43 @@ static void what_is_written_is_read(void **s)
     assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), 0);
     finish(&b);
     assert_int_equal(b.end, SERVER_DISCONNECTED);
+}
+
+static struct bench *hung_up;
+
+/* The kernel gives the connection up while its flush is under way. */
+static int sync_hangs_up(struct store *s, struct err *e)
+{
+    if (!hung_up)
+        return 0;
+    shutdown(hung_up->fd, SHUT_RDWR);
+    hung_up = NULL;
+    errno = EIO;
+    return err_sys(e, "sync %s", s->name);
+}
+
+static void an_error_that_nobody_heard_is_said_again(void **s)
+{
+    struct nbd_header flush = {.command = NBD_FLUSH, .handle = 1};
+    struct store_ops ops;
+    struct bench b;
+
+    (void)s;
+    begin(&b, false);
+    ops = *b.image.store.ops;
+    ops.sync = sync_hangs_up;
+    b.image.store.ops = &ops;
+    hung_up = &b;
+    assert_true(client_send(b.fd, &flush, NULL));
+    connection_end(&b);
+    assert_null(hung_up);
+    connect_again(&b);
+    assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), EIO);
+    /* That it was sent is noted behind the answer. */
+    while (__atomic_load_n(&b.image.here_unsaid, __ATOMIC_SEQ_CST))
+        sched_yield();
+    assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), 0);
+    finish(&b);
 }
 
 static void discards_and_zeroes_read_as_zeroes(void **s)
@@ -412,6 +450,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(an_error_that_nobody_heard_is_said_again),
         cmocka_unit_test(discards_and_zeroes_read_as_zeroes),
         cmocka_unit_test(what_can_not_be_is_refused),
         cmocka_unit_test(a_read_only_image_stays_as_it_is),
