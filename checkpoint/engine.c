@@ -7,8 +7,8 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/thread.h"
 
-#include <signal.h>
 #include <string.h>
 
 #define INTERVAL_MS          200
@@ -457,22 +457,16 @@ static void defaults_set(struct engine_config *c)
         c->evtchn_deadline_ms = EVTCHN_DEADLINE_MS;
 }
 
-static int thread_start(struct engine *eng, struct err *e)
+static int engine_thread_start(struct engine *eng, struct err *e)
 {
     pthread_condattr_t attr;
-    sigset_t all, old;
 
     pthread_mutex_init(&eng->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&eng->wake, &attr);
     pthread_condattr_destroy(&attr);
-    /* Signals are the loop thread's. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = pthread_create(&eng->thread, NULL, engine_main, eng);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return r ? err_set(e, "engine thread: %s", strerror(r)) : 0;
+    return thread_start(&eng->thread, 0, engine_main, eng, "the engine", e);
 }
 
 int engine_open(struct engine **out, struct hv *hv,
@@ -489,7 +483,7 @@ int engine_open(struct engine **out, struct hv *hv,
     eng->pace.stop_percent = eng->config.stop_percent;
     eng->hv = hv;
     eng->hash = epoch_hash_new();
-    if (thread_start(eng, e)) {
+    if (engine_thread_start(eng, e)) {
         epoch_hash_free(eng->hash);
         free(eng);
         return -1;

@@ -11,8 +11,8 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "common/thread.h"
 
-#include <signal.h>
 #include <string.h>
 
 /* An epoch's disk writes are handed over so often, if who takes them dies. */
@@ -205,13 +205,8 @@ static void *apply_main(void *arg)
 
 int replica_thread_start(struct replica *rep, struct err *e)
 {
-    sigset_t all, old;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = pthread_create(&rep->thread, NULL, apply_main, rep);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return r ? err_set(e, "apply thread: %s", strerror(r)) : 0;
+    return thread_start(&rep->thread, 0, apply_main, rep, "the apply thread",
+                        e);
 }
 
 void replica_thread_stop(struct replica *rep)

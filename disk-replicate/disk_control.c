@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/thread.h"
 #include "disk-replicate/duty.h"
 #include "disk-replicate/record.h"
 
@@ -376,7 +376,6 @@ int diskctl_start(struct diskctl_server **out, const char *id,
                   struct duty *duty, struct err *e)
 {
     struct diskctl_server *s = calloc(1, sizeof *s);
-    sigset_t all, old;
 
     if (!s)
         return err_sys(e, "control of the disk");
@@ -384,13 +383,9 @@ int diskctl_start(struct diskctl_server **out, const char *id,
     s->listen_fd = s->end[0] = s->end[1] = -1;
     snprintf(s->id, sizeof s->id, "%s", id);
     int rc = server_listen(s, e);
-    if (!rc) {
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-        int r = pthread_create(&s->thread, NULL, server_main, s);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
-        rc = r ? err_set(e, "control thread: %s", strerror(r)) : 0;
-    }
+    if (!rc)
+        rc = thread_start(&s->thread, 0, server_main, s, "the control thread",
+                          e);
     if (!rc) {
         *out = s;
         return 0;

@@ -7,11 +7,11 @@
  * holds the thread first. */
 #include "disk-replicate/duty_private.h"
 
-#include <signal.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/thread.h"
 
 #define STACK_BYTES (256u << 10)
 
@@ -158,18 +158,11 @@ void apply_duty_init(struct duty *d)
 
 int apply_duty_start(struct duty *d, struct err *e)
 {
-    pthread_attr_t attr;
-    sigset_t all, old;
+    int rc = thread_start(&d->apply.thread, STACK_BYTES, apply_main, d,
+                          "the applying thread", e);
 
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = pthread_create(&d->apply.thread, &attr, apply_main, d);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    d->apply.started = !r;
-    return r ? err_set(e, "a thread: %s", strerror(r)) : 0;
+    d->apply.started = !rc;
+    return rc;
 }
 
 void apply_duty_stop(struct duty *d)

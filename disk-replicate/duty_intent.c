@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +16,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/thread.h"
 
 /* At least. Each costs a sync of the image, and a sync of the bitmap for each
  * region that is written again only after it; the longer, the more a crash
@@ -413,16 +413,13 @@ int intent_duty_rebase(struct duty *d, const uint8_t base[INTENT_ID], bool all,
 /* --- Life --------------------------------------------------------------------
  */
 
-static int thread_start(struct duty *d, struct err *e)
+static int sync_start(struct duty *d, struct err *e)
 {
-    sigset_t all, old;
+    int rc = thread_start(&d->intent.thread, 0, sync_main, d,
+                          "the bitmap's thread", e);
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = pthread_create(&d->intent.thread, NULL, sync_main, d);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    d->intent.started = !r;
-    return r ? err_set(e, "a thread: %s", strerror(r)) : 0;
+    d->intent.started = !rc;
+    return rc;
 }
 
 void intent_duty_init(struct duty *d)
@@ -444,14 +441,14 @@ int intent_duty_open(struct duty *d, struct err *e)
     if (in->file[0].fd < 0 && errno != ENOENT)
         return err_sys(e, "open %s", path);
     if (d->image->read_only || in->file[0].fd < 0)
-        return thread_start(d, e);
+        return sync_start(d, e);
     if (existing_open(d, &why)) {
         log_warn("disk=%s the next copy is a whole one: %s", d->id, why.text);
         bits_close(in);
         if (file_remove(d, e))
             return -1;
     }
-    return thread_start(d, e);
+    return sync_start(d, e);
 }
 
 /* Bits that are set, and no more than these, are on the disk anyway. */

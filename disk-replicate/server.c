@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +13,7 @@
 
 #include "disk-replicate/nbd.h"
 #include "disk-replicate/ranges.h"
+#include "common/thread.h"
 
 #define BUFFER_BYTES  NBD_LENGTH_MAX
 #define BUFFER_COMMON (1280u << 10) /* Linux's usual largest request */
@@ -326,22 +326,6 @@ static void *worker_main(void *arg)
     }
 }
 
-/* Signals are the main thread's. */
-static int worker_start(struct worker *w, struct err *e)
-{
-    pthread_attr_t attr;
-    sigset_t all, old;
-
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = pthread_create(&w->thread, &attr, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    return r ? err_set(e, "start a worker: %s", strerror(r)) : 0;
-}
-
 int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
 {
     unsigned started = 0;
@@ -353,7 +337,8 @@ int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
     s->ahead_want = AHEAD_BYTES;
     err_clear(&s->why);
     while (started < s->workers && !rc) {
-        rc = worker_start(&s->worker[started], why);
+        rc = thread_start(&s->worker[started].thread, STACK_BYTES, worker_main,
+                          &s->worker[started], "a worker", why);
         started += !rc;
     }
     if (rc)
