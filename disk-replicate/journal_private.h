@@ -108,8 +108,9 @@ bool pieces_are(const struct pieces *p, const struct commit *c);
 
 /* journal.c */
 int journal_broken(struct journal *j); /* returns -1 */
-/* Write it to its place, by its serial. */
+/* Sync the log, and nothing else: any thread. */
 int log_sync_io(struct journal *j, struct err *e);
+/* Write it to its place, by its serial. */
 int slot_write(const struct journal *j, const struct slot *s, struct err *e);
 
 /* journal_apply.c: find the whole epochs behind the slot's tail; apply them. */

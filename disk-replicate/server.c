@@ -11,9 +11,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "common/thread.h"
 #include "disk-replicate/nbd.h"
 #include "disk-replicate/ranges.h"
-#include "common/thread.h"
 
 #define BUFFER_BYTES  NBD_LENGTH_MAX
 #define BUFFER_COMMON (1280u << 10) /* Linux's usual largest request */
