@@ -5,6 +5,7 @@
 #include "agent/agent_core.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +24,8 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+
+#define KEEP_BYTES (32 << 20) /* of free memory, at most */
 
 /* --- State, events, record ---------------------------------------------- */
 
@@ -491,6 +494,11 @@ int agent_main(const char *role, const char *uuid)
     }
     snprintf(name, sizeof name, "%s/%s", vm_role_name(a.rec.role), a.rec.name);
     log_setup(name, a.cfg.log);
+    /* What an epoch needed, the next one needs again: to give it back, and to
+     * have it anew, page by page, takes longer than to fill it. */
+    mallopt(M_MMAP_THRESHOLD, KEEP_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+    mallopt(M_TOP_PAD, KEEP_BYTES / 2);
     /* No page of ours may have to be read from disk while a guest is stopped
      * or a takeover is due. */
     if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT))

@@ -119,10 +119,10 @@ struct replica_device_ops {
      * checked yet. What is appended to *answer goes to the primary. */
     int (*record)(struct replica_device *d, const void *payload, size_t len,
                   struct buf *answer, struct err *e);
-    /* All of epoch n was handed over, and its digest is right: make sure that
-     * it can be kept whatever happens next. Epochs without records as well.
-     * *kept: the last epoch that is on this host's disk for good, with all
-     * before it; 0: none. */
+    /* All of epoch n was handed over, and only now it is known that its digest
+     * is right: make sure that it can be kept whatever happens next. Epochs
+     * without records as well. *kept: the last epoch that is on this host's
+     * disk for good, with all before it; 0: none. */
     int (*prepare)(struct replica_device *d, uint64_t epoch, uint64_t *kept,
                    struct err *e);
     /* Epoch n is committed: it was prepared. May wait for this host's disk. */

@@ -17,11 +17,9 @@ static int record_put(void *arg, const void *payload, size_t len, struct err *e)
     struct putting *p = arg;
     struct engine *eng = p->eng;
 
-    buf_clear(&eng->record);
-    buf_put(&eng->record, payload, len);
     if (!p->live)
-        engine_record_account(eng);
-    p->turn = engine_record_send(eng, EPOCH_DISK);
+        engine_record_account(eng, payload, len);
+    p->turn = engine_record_send(eng, EPOCH_DISK, payload, len);
     if (p->live && !p->idle)
         engine_sync_note(eng, false);
     return p->turn == TURN_ON ? 0 : err_set(e, "not sent");

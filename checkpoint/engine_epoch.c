@@ -27,13 +27,13 @@ void engine_epoch_begin(struct engine *eng)
     epoch_hash_reset(eng->hash);
 }
 
-enum turn engine_record_send(struct engine *eng, enum epoch_record type)
+enum turn engine_record_send(struct engine *eng, enum epoch_record type,
+                             const void *p, size_t len)
 {
     const struct engine_sink *sink = &eng->config.sink;
     struct err error = ERR_INIT;
 
-    while (sink->send(sink->arg, eng->session, type, eng->record.data,
-                      eng->record.len, &error)) {
+    while (sink->send(sink->arg, eng->session, type, p, len, &error)) {
         if (error.kind != ERR_TIMEOUT) {
             log_info("dom=%s epoch=%lu not sent: %s", eng->config.name,
                      eng->at.epoch, error.text);
@@ -44,15 +44,26 @@ enum turn engine_record_send(struct engine *eng, enum epoch_record type)
             return turn;
     }
     pthread_mutex_lock(&eng->lock);
-    eng->status.bytes_sent += eng->record.len;
+    eng->status.bytes_sent += len;
     pthread_mutex_unlock(&eng->lock);
     return engine_check(eng);
 }
 
-void engine_record_account(struct engine *eng)
+void engine_record_account(struct engine *eng, const void *p, size_t len)
 {
-    epoch_hash_add(eng->hash, eng->record.data, eng->record.len);
-    eng->at.bytes += eng->record.len;
+    epoch_hash_add(eng->hash, p, len);
+    eng->at.bytes += len;
+}
+
+/* What was put together here. */
+static enum turn own_send(struct engine *eng, enum epoch_record type)
+{
+    return engine_record_send(eng, type, eng->record.data, eng->record.len);
+}
+
+static void own_account(struct engine *eng)
+{
+    engine_record_account(eng, eng->record.data, eng->record.len);
 }
 
 /* What was sent in an epoch can't be taken back, and the backup holds one
@@ -82,11 +93,11 @@ enum turn engine_send_pages(struct engine *eng, bool live)
         n = encoder_chunk(eng->encoder, s->gfns + i, s->pages + i * HV_PAGE,
                           s->count - i, &eng->record);
         if (!live) {
-            engine_record_account(eng);
+            own_account(eng);
             eng->at.chunks++;
             eng->at.pages += n;
         }
-        turn = engine_record_send(eng, EPOCH_PAGES);
+        turn = own_send(eng, EPOCH_PAGES);
     }
     return turn;
 }
@@ -101,7 +112,7 @@ static enum turn commit_send(struct engine *eng)
     eng->commit_sent = eng->at.epoch;
     pthread_mutex_unlock(&eng->lock);
     eng->commit_ns = clock_ns();
-    return engine_record_send(eng, EPOCH_COMMIT);
+    return own_send(eng, EPOCH_COMMIT);
 }
 
 static enum turn epoch_send(struct engine *eng)
@@ -117,8 +128,8 @@ static enum turn epoch_send(struct engine *eng)
         return turn;
     buf_clear(&eng->record);
     epoch_state_put(&eng->record, eng->at.epoch, state->data, state->len);
-    engine_record_account(eng);
-    turn = engine_record_send(eng, EPOCH_STATE);
+    own_account(eng);
+    turn = own_send(eng, EPOCH_STATE);
     fault_point("engine.before_commit");
     if (turn == TURN_ON)
         turn = commit_send(eng);

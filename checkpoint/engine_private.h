@@ -106,10 +106,11 @@ enum turn engine_devices_records(struct engine *eng);
 enum turn engine_devices_idle(struct engine *eng, bool *more);
 
 /* engine_epoch.c */
-/* Send what is in eng->record, waiting for room. */
-enum turn engine_record_send(struct engine *eng, enum epoch_record type);
+/* Send a record with that payload, waiting for room. */
+enum turn engine_record_send(struct engine *eng, enum epoch_record type,
+                             const void *p, size_t len);
 /* Count it for the open epoch's COMMIT. */
-void engine_record_account(struct engine *eng);
+void engine_record_account(struct engine *eng, const void *p, size_t len);
 /* Start the open epoch's accounts, number committed + 1. */
 void engine_epoch_begin(struct engine *eng);
 /* Send what is in staging as PAGES. */

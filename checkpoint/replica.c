@@ -22,7 +22,6 @@ void held_clear(struct held *h)
         next = c->next;
         free(c);
     }
-    disk_records_free(&h->disk);
     buf_free(&h->state);
     memset(h, 0, sizeof *h);
     h->last = NULL;
@@ -37,13 +36,26 @@ void disk_records_free(struct disk_records *all)
     *all = (struct disk_records){0};
 }
 
-void held_add_disk(struct held *h, struct disk_record *r)
+void disk_records_add(struct disk_records *all, struct disk_record *r)
 {
-    if (!h->disk.first)
-        h->disk.last = &h->disk.first;
-    *h->disk.last = r;
-    h->disk.last = &r->next;
-    h->disk.bytes += r->len;
+    if (!all->first)
+        all->last = &all->first;
+    *all->last = r;
+    all->last = &r->next;
+    all->bytes += r->len;
+}
+
+void disk_records_join(struct disk_records *all, struct disk_records *more)
+{
+    if (!more->first)
+        return;
+    if (all->first)
+        *all->last = more->first;
+    else
+        all->first = more->first;
+    all->last = more->last;
+    all->bytes += more->bytes;
+    *more = (struct disk_records){0};
 }
 
 void held_add(struct held *h, struct chunk *c)
@@ -64,6 +76,7 @@ static void incoming_clear(struct replica *rep)
 {
     held_clear(&rep->incoming);
     memset(&rep->got, 0, sizeof rep->got);
+    rep->got_disk_bytes = 0;
     memset(rep->seen, 0, bitmap_bytes(rep));
     epoch_hash_reset(rep->hash);
 }
@@ -111,7 +124,7 @@ static int repeats_check(struct replica *rep, const struct chunk *c,
 static int live_room(struct replica *rep, struct err *e)
 {
     while (!rep->failed && (rep->live.bytes > LIVE_QUEUE_MAX ||
-                            rep->live.disk.bytes > LIVE_DISK_MAX))
+                            rep->live_disk.bytes > LIVE_DISK_MAX))
         pthread_cond_wait(&rep->done, &rep->lock);
     if (rep->status.committed || rep->complete.epoch || rep->incoming.epoch)
         return err_set(e, "live records after the first epoch began");
@@ -200,7 +213,7 @@ static int pages_record(struct replica *rep, const void *payload, size_t len,
  * is held. */
 static int ask_room(const struct replica *rep, struct err *e)
 {
-    return rep->live.disk.bytes > ASKS_MAX
+    return rep->live_disk.bytes > ASKS_MAX
                ? err_set(e, "more is asked for than may be")
                : 0;
 }
@@ -215,7 +228,7 @@ static int disk_queue(struct replica *rep, struct disk_record *r,
         bool asks = flags & EPOCH_DISK_ASK && rep->status.committed;
         int rc = asks ? ask_room(rep, e) : live_room(rep, e);
         if (!rc)
-            held_add_disk(&rep->live, r);
+            disk_records_add(&rep->live_disk, r);
         pthread_cond_signal(&rep->work);
         pthread_mutex_unlock(&rep->lock);
         return rc;
@@ -225,11 +238,15 @@ static int disk_queue(struct replica *rep, struct disk_record *r,
     if (rep->incoming.has_state)
         return err_set(e, "DISK after STATE");
     uint64_t max = rep->config.disks->max_bytes;
-    if (rep->incoming.disk.bytes + r->len > max)
+    if (rep->got_disk_bytes + r->len > max)
         return err_set(e, "epoch %lu writes more than %lu MiB to disks", epoch,
                        max >> 20);
+    rep->got_disk_bytes += r->len;
     record_account(rep, r->payload, r->len);
-    held_add_disk(&rep->incoming, r);
+    pthread_mutex_lock(&rep->lock);
+    disk_records_add(&rep->arriving, r);
+    pthread_cond_signal(&rep->work);
+    pthread_mutex_unlock(&rep->lock);
     return 0;
 }
 
@@ -307,7 +324,6 @@ static int commit_record(struct replica *rep, const void *payload, size_t len,
         return -1;
     pthread_mutex_lock(&rep->lock);
     rep->complete = rep->incoming;
-    rep->completions++;
     rep->status.pages += rep->got.pages;
     pthread_cond_signal(&rep->work);
     pthread_mutex_unlock(&rep->lock);
@@ -356,6 +372,9 @@ void replica_session_lost(struct replica *rep)
     pthread_mutex_lock(&rep->lock);
     held_clear(&rep->complete);
     held_clear(&rep->live);
+    disk_records_free(&rep->live_disk);
+    disk_records_free(&rep->arriving);
+    rep->coming++;
     rep->status.held_bytes = 0;
     pthread_mutex_unlock(&rep->lock);
     rep->live_sequence = 0;
@@ -408,6 +427,9 @@ static void store_close(struct replica *rep)
     held_clear(&rep->live);
     held_clear(&rep->complete);
     held_clear(&rep->committed);
+    disk_records_free(&rep->live_disk);
+    disk_records_free(&rep->arriving);
+    disk_records_free(&rep->handed.records);
     buf_free(&rep->state);
     if (rep->map.base)
         rep->hv->ops->unmap(rep->hv, &rep->map);
@@ -430,6 +452,7 @@ int replica_open(struct replica **out, struct hv *hv,
     rep->hv = hv;
     rep->config = *config;
     rep->hash = epoch_hash_new();
+    rep->coming = 1;
     pthread_mutex_init(&rep->lock, NULL);
     pthread_cond_init(&rep->work, NULL);
     pthread_cond_init(&rep->done, NULL);

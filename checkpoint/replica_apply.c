@@ -79,34 +79,66 @@ static void disks_failed(struct replica *rep, struct err *e)
 static void live_apply(struct replica *rep)
 {
     struct held live = rep->live;
+    struct disk_records disk = rep->live_disk;
     struct err e = ERR_INIT;
 
     memset(&rep->live, 0, sizeof rep->live);
+    rep->live_disk = (struct disk_records){0};
     pthread_mutex_unlock(&rep->lock);
     held_apply(rep, &live);
-    if (disks_take(rep, &live.disk, &e))
+    if (disks_take(rep, &disk, &e))
         disks_failed(rep, &e);
     held_clear(&live);
+    disk_records_free(&disk);
     pthread_mutex_lock(&rep->lock);
 }
 
-/* Before an epoch is committed: its disk writes are in the journals of all
- * disks. The lock is not held; whatever was left from an epoch that was
- * forgotten meanwhile is dropped. */
-static bool disks_prepare(struct replica *rep, const struct disk_records *all,
-                          uint64_t epoch)
+/* The lock is held, and given up in between. What has arrived of the epoch that
+ * is coming goes to the disks, and is kept here for their successors. */
+static void arrived_hand(struct replica *rep)
+{
+    struct replica_device *d = rep->config.disks;
+    struct disk_records news = rep->arriving;
+    uint64_t coming = rep->coming;
+    struct err e = ERR_INIT;
+
+    rep->arriving = (struct disk_records){0};
+    pthread_mutex_unlock(&rep->lock);
+    if (coming != rep->handed.coming) {
+        disk_records_free(&rep->handed.records);
+        rep->handed.coming = coming;
+        rep->handed.lost = false;
+        d->ops->drop(d);
+    }
+    if (!rep->handed.lost && disks_take(rep, &news, &e))
+        rep->handed.lost = true;
+    disk_records_join(&rep->handed.records, &news);
+    pthread_mutex_lock(&rep->lock);
+}
+
+/* All of the epoch again. */
+static int handed_again(struct replica *rep, struct err *e)
+{
+    struct replica_device *d = rep->config.disks;
+
+    d->ops->drop(d);
+    rep->handed.lost = disks_take(rep, &rep->handed.records, e) != 0;
+    return rep->handed.lost ? -1 : 0;
+}
+
+/* Before an epoch is committed: its disk writes, which were handed over, are in
+ * the journals of all disks. The lock is not held. */
+static bool disks_prepare(struct replica *rep, uint64_t epoch)
 {
     struct replica_device *d = rep->config.disks;
     struct err e = ERR_INIT;
 
-    if (!d)
-        return true;
-    d->ops->drop(d);
     for (int tries = 0; tries < DISK_TRIES; tries++) {
         err_clear(&e);
-        if (!disks_take(rep, all, &e) &&
+        if ((!rep->handed.lost || !handed_again(rep, &e)) &&
             !d->ops->prepare(d, epoch, &rep->disks_kept, &e))
             return true;
+        rep->handed.lost = true;
         /* Before the first one there is nothing to go on with. */
         if (e.kind != ERR_GONE || epoch == 1 || d->ops->again(d, epoch - 1, &e))
             break;
@@ -134,6 +166,7 @@ static void epoch_apply(struct replica *rep)
 
     rep->committed = rep->complete;
     memset(&rep->complete, 0, sizeof rep->complete);
+    rep->coming++;
     rep->status.committed = epoch;
     rep->status.committed_ns = clock_ns();
     pthread_mutex_unlock(&rep->lock);
@@ -155,29 +188,37 @@ static void epoch_apply(struct replica *rep)
  * what was prepared is then of no use. The lock is held. */
 static void complete_take(struct replica *rep)
 {
-    struct disk_records disk = rep->complete.disk;
-    uint64_t epoch = rep->complete.epoch, which = rep->completions;
+    uint64_t epoch = rep->complete.epoch, coming = rep->coming;
 
-    rep->complete.disk = (struct disk_records){0};
+    if (rep->config.disks)
+        arrived_hand(rep);
+    if (rep->coming != coming)
+        return;
     pthread_mutex_unlock(&rep->lock);
-    bool good = disks_prepare(rep, &disk, epoch);
-    disk_records_free(&disk);
+    bool good = !rep->config.disks || disks_prepare(rep, epoch);
+    disk_records_free(&rep->handed.records);
     if (good)
         fault_point("replica.before_ack");
     pthread_mutex_lock(&rep->lock);
-    if (good && rep->complete.epoch && rep->completions == which &&
-        !rep->closing)
+    if (good && rep->coming == coming && !rep->closing)
         epoch_apply(rep);
+}
+
+static bool has_live(const struct replica *rep)
+{
+    return rep->live.first || rep->live_disk.first;
 }
 
 /* One piece of work; the lock is held. `busy` keeps takeover waiting. */
 static void work_do(struct replica *rep)
 {
     rep->busy = true;
-    if (rep->live.first || rep->live.disk.first)
+    if (has_live(rep))
         live_apply(rep);
-    else
+    else if (rep->complete.epoch)
         complete_take(rep);
+    else
+        arrived_hand(rep);
     rep->busy = false;
     pthread_cond_broadcast(&rep->done);
 }
@@ -185,7 +226,7 @@ static void work_do(struct replica *rep)
 static bool has_work(const struct replica *rep)
 {
     return !rep->closing && !rep->failed &&
-           (rep->live.first || rep->live.disk.first || rep->complete.epoch);
+           (has_live(rep) || rep->complete.epoch || rep->arriving.first);
 }
 
 static void *apply_main(void *arg)

@@ -20,11 +20,10 @@ struct disk_records {
     size_t bytes; /* of payloads */
 };
 
-/* An epoch in memory. */
+/* An epoch in memory, without its disk writes. */
 struct held {
     uint64_t epoch;
     struct chunk *first, **last;
-    struct disk_records disk;
     struct buf state;
     bool has_state;
     size_t bytes; /* of memory */
@@ -32,7 +31,9 @@ struct held {
 
 void held_clear(struct held *h);
 void held_add(struct held *h, struct chunk *c);
-void held_add_disk(struct held *h, struct disk_record *r);
+void disk_records_add(struct disk_records *all, struct disk_record *r);
+/* `more` behind what is there; empty then. */
+void disk_records_join(struct disk_records *all, struct disk_records *more);
 void disk_records_free(struct disk_records *all);
 
 struct replica {
@@ -46,6 +47,7 @@ struct replica {
     struct epoch_hash *hash;
     struct held incoming;
     struct epoch_commit got; /* counts of `incoming` */
+    uint64_t got_disk_bytes;
     uint32_t live_sequence;
     uint64_t *seen;    /* bitmap: frames of the incoming epoch */
     uint64_t *lacking; /* bitmap: frames the shell has no RAM for */
@@ -56,15 +58,25 @@ struct replica {
     /* Under `lock`. */
     struct held live;     /* pages of the initial copy, to be written */
     struct held complete; /* verified, not yet committed; epoch 0: none */
-    uint64_t completions; /* counts those that came to be */
-    bool failed;          /* the disks can't follow: commit nothing */
-    bool busy;            /* the apply thread is writing */
-    bool closing;         /* commit nothing any more */
+    /* For the disks: of the initial copy, and questions; of the epoch that is
+     * incoming or complete, as far as the apply thread has not got it. */
+    struct disk_records live_disk, arriving;
+    uint64_t coming; /* counts epochs that were begun: that one's */
+    bool failed;     /* the disks can't follow: commit nothing */
+    bool busy;       /* the apply thread is writing */
+    bool closing;    /* commit nothing any more */
     bool quit;
     struct replica_status status;
 
     /* The apply thread's own; after it went idle, the takeover's. */
     struct held committed;
+    /* What the disks have been given of the epoch that is coming, or `lost` it
+     * again: until all of it is here, an error is no reason for anything. */
+    struct {
+        struct disk_records records;
+        uint64_t coming; /* whose they are */
+        bool lost;
+    } handed;
     struct buf state;    /* of the last applied epoch */
     uint64_t disks_kept; /* as a device's prepare says it */
 };

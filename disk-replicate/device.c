@@ -28,14 +28,20 @@ static int call_number(struct disk *d, enum diskctl_type type, uint64_t n,
     return diskctl_call(&d->server, type, p, sizeof p, answer, e);
 }
 
-int disks_payload_put(struct disks *all, const struct disk *d, uint32_t flags,
-                      const void *p, size_t len, const struct device_sink *sink,
-                      struct err *e)
+static void payload_begin(struct disks *all, const struct disk *d,
+                          uint32_t flags)
 {
     struct epoch_disk head = {d->device, flags};
 
     buf_clear(&all->out);
     epoch_disk_put(&all->out, &head);
+}
+
+int disks_payload_put(struct disks *all, const struct disk *d, uint32_t flags,
+                      const void *p, size_t len, const struct device_sink *sink,
+                      struct err *e)
+{
+    payload_begin(all, d, flags);
     buf_put(&all->out, p, len);
     return sink->put(sink->arg, all->out.data, all->out.len, e);
 }
@@ -82,14 +88,14 @@ static int log_put(struct disks *all, struct disk *d, uint64_t epoch, bool live,
     for (uint32_t i = 0;; i++) {
         put_le64(p, epoch);
         put_le32(p + 8, live ? 0 : i);
-        buf_clear(&all->piece);
-        if (diskctl_call(&d->server, DISKCTL_NEXT, p, sizeof p, &all->piece, e))
+        payload_begin(all, d, flags);
+        size_t head = all->out.len;
+        if (diskctl_call(&d->server, DISKCTL_NEXT, p, sizeof p, &all->out, e))
             return -1;
-        if (!all->piece.len)
+        if (all->out.len == head)
             return 0;
-        all->sent_bytes += all->piece.len;
-        if (disks_payload_put(all, d, flags, all->piece.data, all->piece.len,
-                              sink, e))
+        all->sent_bytes += all->out.len - head;
+        if (sink->put(sink->arg, all->out.data, all->out.len, e))
             return -1;
     }
 }

@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "checkpoint/epoch.h"
 #include "common/clock.h"
@@ -27,7 +26,6 @@ struct disk {
     /* Of the next epoch, so far. */
     uint32_t pieces;
     uint64_t bytes;
-    XXH3_state_t *hash;
 };
 
 struct replica_disks {
@@ -58,7 +56,6 @@ static void totals_clear(struct disk *d)
     d->ready = false;
     d->pieces = 0;
     d->bytes = 0;
-    XXH3_64bits_reset(d->hash);
 }
 
 /* A server that was lost has a successor soon, which has the journal. */
@@ -113,7 +110,6 @@ static int piece(struct disk *d, const uint8_t *p, size_t len, struct err *e)
         return -1;
     d->pieces++;
     d->bytes += len;
-    XXH3_64bits_update(d->hash, p, len);
     return 0;
 }
 
@@ -128,7 +124,8 @@ static void want_put(struct buf *answer, const struct disk *d,
 }
 
 /* DISK_WANT. A replica that follows is good for a takeover, whatever keeps it
- * from being looked at: then there is no answer. */
+ * from being looked at: then there is no answer. What a lost server had got of
+ * the next epoch, the records that follow find out. */
 static int compare(struct disk *d, const uint8_t *p, size_t len,
                    struct buf *answer, struct err *e)
 {
@@ -138,7 +135,7 @@ static int compare(struct disk *d, const uint8_t *p, size_t len,
     if (len < DIGEST_HEAD)
         return err_set(e, "malformed digests");
     int rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, &why);
-    if (rc && d->decided && why.kind == ERR_GONE &&
+    if (rc && d->decided && !d->pieces && why.kind == ERR_GONE &&
         !disk_again(d, d->decided, &why)) {
         buf_clear(&bits);
         rc = diskctl_call(&d->server, DISKCTL_COMPARE, p, len, &bits, &why);
@@ -199,7 +196,7 @@ static int disks_record(struct replica_device *dev, const void *payload,
 static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
                         struct err *e)
 {
-    uint8_t p[32] = {0};
+    uint8_t p[24] = {0};
 
     if (!d->begun)
         return err_set(e, "disk %s is not replicated by the primary",
@@ -208,7 +205,6 @@ static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
     put_le32(p + 8, d->pieces);
     put_le32(p + 12, durable);
     put_le64(p + 16, d->bytes);
-    put_le64(p + 24, XXH3_64bits_digest(d->hash));
     struct buf kept = {0};
     int rc = diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, &kept, e);
     if (!rc && kept.len != 8)
@@ -325,7 +321,6 @@ static void disks_free(struct replica_device *dev)
 
     for (int i = 0; i < all->n; i++) {
         diskctl_close(&all->disk[i].server);
-        XXH3_freeState(all->disk[i].hash);
     }
     free(all);
 }
@@ -345,9 +340,6 @@ static int disks_connect(struct replica_disks *all,
 {
     for (int i = 0; i < n; i++) {
         struct disk *d = &all->disk[i];
-        d->hash = XXH3_createState();
-        if (!d->hash)
-            abort();
         d->device = diskctl_device(ids[i]);
         all->n++;
         totals_clear(d);

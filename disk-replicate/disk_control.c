@@ -18,6 +18,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "common/iov.h"
 #include "common/log.h"
 #include "common/thread.h"
 #include "disk-replicate/duty.h"
@@ -60,24 +61,26 @@ static int fd_wait(int fd, short what, uint64_t until_ns, struct err *e)
     }
 }
 
-static int bytes_move(int fd, bool sends, void *p, size_t len,
-                      uint64_t until_ns, struct err *e)
+/* `r` is what a call returned that does not wait: how many bytes it moved, in
+ * *moved, if need be after a wait. */
+static int moved_take(int fd, ssize_t r, short what, uint64_t until_ns,
+                      size_t *moved, struct err *e)
 {
-    uint8_t *at = p;
+    *moved = r > 0 ? (size_t)r : 0;
+    if (r < 0 && (errno == EAGAIN || errno == EINTR))
+        return fd_wait(fd, what, until_ns, e);
+    if (r < 0)
+        return err_sys(e, "connection");
+    return r ? 0 : err_kind(e, ERR_GONE, "the connection was closed");
+}
 
-    while (len > 0) {
-        if (fd_wait(fd, sends ? POLLOUT : POLLIN, until_ns, e))
+static int bytes_read(int fd, uint8_t *p, size_t len, uint64_t until_ns,
+                      struct err *e)
+{
+    for (size_t n; len > 0; p += n, len -= n) {
+        ssize_t r = recv(fd, p, len, MSG_DONTWAIT);
+        if (moved_take(fd, r, POLLIN, until_ns, &n, e))
             return -1;
-        ssize_t r = sends ? send(fd, at, len, MSG_NOSIGNAL | MSG_DONTWAIT)
-                          : recv(fd, at, len, MSG_DONTWAIT);
-        if (r < 0 && (errno == EAGAIN || errno == EINTR))
-            continue;
-        if (r < 0)
-            return err_sys(e, "connection");
-        if (!r)
-            return err_kind(e, ERR_GONE, "the connection was closed");
-        at += r;
-        len -= (size_t)r;
     }
     return 0;
 }
@@ -88,26 +91,30 @@ static int message_read(int fd, uint32_t *word, struct buf *in,
 {
     uint8_t head[DISKCTL_HEAD];
 
-    if (bytes_move(fd, false, head, sizeof head, until_ns, e))
+    if (bytes_read(fd, head, sizeof head, until_ns, e))
         return -1;
     *word = get_le32(head);
     uint32_t len = get_le32(head + 4);
     if (len > DISKCTL_MAX)
         return err_set(e, "%u bytes at once", len);
-    return bytes_move(fd, false, buf_extend(in, len), len, until_ns, e);
+    return bytes_read(fd, buf_extend(in, len), len, until_ns, e);
 }
 
 static int message_write(int fd, uint32_t word, const void *p, size_t len,
                          uint64_t until_ns, struct err *e)
 {
-    struct buf out = {0};
+    uint8_t head[DISKCTL_HEAD];
+    struct iovec iov[2] = {{head, sizeof head}, {(void *)(uintptr_t)p, len}};
+    struct msghdr m = {.msg_iov = iov, .msg_iovlen = 2};
 
-    buf_u32(&out, word);
-    buf_u32(&out, (uint32_t)len);
-    buf_put(&out, p, len);
-    int rc = bytes_move(fd, true, out.data, out.len, until_ns, e);
-    buf_free(&out);
-    return rc;
+    put_le32(head, word);
+    put_le32(head + 4, (uint32_t)len);
+    for (size_t n = 0; iov_sent(&m, n);) {
+        ssize_t r = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (moved_take(fd, r, POLLOUT, until_ns, &n, e))
+            return -1;
+    }
+    return 0;
 }
 
 static int address_of(const char *id, struct sockaddr_un *a, struct err *e)

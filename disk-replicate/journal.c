@@ -64,10 +64,22 @@ static uint64_t record_cost(const struct journal *j, uint64_t size)
     return size > to_end ? size + to_end : size;
 }
 
-static int record_write(struct journal *j, const struct record *r,
-                        uint64_t takes, struct err *e)
+static struct record record_of(enum record_kind kind, const void *payload,
+                               size_t len)
 {
-    size_t size = journal_record_put(j->record, r);
+    return (struct record){.kind = kind,
+                           .length = (uint32_t)len,
+                           .payload = payload,
+                           .sum = XXH3_64bits(payload, len)};
+}
+
+static int record_write(struct journal *j, struct record r, uint64_t takes,
+                        struct err *e)
+{
+    r.salt = j->slot.salt;
+    r.number = j->head.number;
+    r.epoch = j->incoming.epoch;
+    size_t size = journal_record_put(j->record, &r);
 
     if (j->c.log->ops->write(j->c.log, j->head.offset, j->record, size, e)) {
         err_add(e, "journal");
@@ -81,26 +93,18 @@ static int record_write(struct journal *j, const struct record *r,
 }
 
 /* There is room. */
-static int append(struct journal *j, enum record_kind kind, const void *payload,
-                  uint32_t len, struct err *e)
+static int append(struct journal *j, const struct record *r, struct err *e)
 {
-    uint64_t size = record_size(len);
+    uint64_t size = record_size(r->length);
     uint64_t to_end = j->c.log_bytes - j->head.offset;
-    struct record r = {.kind = RECORD_PAD,
-                       .salt = j->slot.salt,
-                       .number = j->head.number,
-                       .epoch = j->incoming.epoch};
+    struct record pad = record_of(RECORD_PAD, NULL, 0);
 
     if (size > to_end) {
-        if (to_end && record_write(j, &r, to_end, e))
+        if (to_end && record_write(j, pad, to_end, e))
             return -1;
         j->head.offset = JOURNAL_START;
     }
-    r.kind = kind;
-    r.number = j->head.number;
-    r.length = len;
-    r.payload = payload;
-    return record_write(j, &r, size, e);
+    return record_write(j, *r, size, e);
 }
 
 /* A commit record always has its place kept: it is as small as a pad, so it
@@ -120,8 +124,6 @@ enum journal_room journal_room(const struct journal *j, size_t payload_bytes)
 int journal_receive(struct journal *j, const void *payload, size_t len,
                     struct err *e)
 {
-    struct extents x;
-
     if (usable(j, e))
         return -1;
     if (j->prepared)
@@ -129,40 +131,41 @@ int journal_receive(struct journal *j, const void *payload, size_t len,
                        j->committed + 1);
     if (journal_room(j, len) != JOURNAL_FITS)
         return err_kind(e, ERR_REFUSED, "no room in the journal");
-    if (pieces_add(&j->incoming, payload, len, j->c.image_bytes / SECTOR, &x,
-                   e))
+    struct record r = record_of(RECORD_DATA, payload, len);
+    if (pieces_add(&j->incoming, &r, j->c.image_bytes / SECTOR, e))
         return -1;
-    return append(j, RECORD_DATA, payload, (uint32_t)len, e);
+    return append(j, &r, e);
 }
 
-static int totals_check(const struct journal *j, const struct commit *c,
-                        uint64_t epoch, struct err *e)
+static int totals_check(const struct journal *j, const struct journal_totals *t,
+                        struct err *e)
 {
-    if (j->prepared || epoch != j->committed + 1)
-        return err_set(e, "disks of epoch %lu, expected %lu", epoch,
+    const struct pieces *in = &j->incoming;
+
+    if (j->prepared || t->epoch != j->committed + 1)
+        return err_set(e, "disks of epoch %lu, expected %lu", t->epoch,
                        j->committed + 1);
-    if (!pieces_are(&j->incoming, c))
+    if (in->count != t->pieces || in->bytes != t->bytes)
         return err_set(e,
                        "disks of epoch %lu: %u pieces, %lu bytes came; "
-                       "said were %u, %lu, or the digest is wrong",
-                       epoch, j->incoming.count, j->incoming.bytes, c->pieces,
-                       c->bytes);
+                       "said were %u, %lu",
+                       t->epoch, in->count, in->bytes, t->pieces, t->bytes);
     return 0;
 }
 
 int journal_prepare(struct journal *j, const struct journal_totals *t,
                     uint64_t wall_ms, bool durable, struct err *e)
 {
-    struct commit c = {t->pieces, t->bytes, t->digest, wall_ms};
+    struct commit c = {t->pieces, t->bytes, j->incoming.digest, wall_ms};
     uint8_t payload[COMMIT_PAYLOAD];
 
-    if (usable(j, e) || totals_check(j, &c, t->epoch, e))
+    if (usable(j, e) || totals_check(j, t, e))
         return -1;
     if (j->free < SECTOR)
         return err_kind(e, ERR_REFUSED, "no room in the journal");
     commit_put(payload, &c);
-    if (append(j, RECORD_COMMIT, payload, sizeof payload, e) ||
-        (durable && log_sync(j, e)))
+    struct record r = record_of(RECORD_COMMIT, payload, sizeof payload);
+    if (append(j, &r, e) || (durable && log_sync(j, e)))
         return -1;
     j->prepared = true;
     j->prepared_wall_ms = wall_ms;
@@ -323,9 +326,8 @@ static struct journal *journal_new(const struct journal_config *c,
         syncing_init(j);
         j->record = malloc(RECORD_BYTES);
         j->record_read = malloc(RECORD_BYTES);
-        j->incoming.hash = XXH3_createState();
     }
-    if (j && j->record && j->record_read && j->incoming.hash)
+    if (j && j->record && j->record_read)
         return j;
     journal_close(j);
     err_set(e, "no memory for a journal");
@@ -374,7 +376,6 @@ void journal_close(struct journal *j)
     if (!j)
         return;
     pthread_mutex_destroy(&j->syncing);
-    XXH3_freeState(j->incoming.hash);
     free(j->record);
     free(j->record_read);
     free(j);

@@ -11,7 +11,7 @@
  * The file, little-endian: at 0 and 4096 two header slots, of which the valid
  * one with the higher serial counts; from 8192 on a ring of records.
  *
- *     slot    8 "UNDRJRNL"  4 version, 1  4 zero  16 id of the image  8 salt
+ *     slot    8 "UNDRJRNL"  4 version, 2  4 zero  16 id of the image  8 salt
  *             8 bytes of the file  8 bytes of the image  8 serial
  *             8 applied epoch  8 its wall time, ms  8 applying: epoch
  *             8 tail: offset of the first record to apply  8 its number
@@ -20,7 +20,8 @@
  *             8 epoch  4 length of the payload  4 zero  8 XXH3 of the payload
  *             8 XXH3 of the header before
  *             payload: data: extents.h; commit: 4 pieces, 4 zero, 8 bytes of
- *             the pieces, 8 XXH3 over them, 8 wall time, ms
+ *             the pieces, 8 digest of their sums: XXH3 (64 bits) of the sum of
+ *             each, the digest before it as seed, 0 first; 8 wall time, ms
  *
  * Records begin at multiples of 512 and are numbered; a pad says that the next
  * one is at the ring's start.
@@ -93,8 +94,7 @@ int journal_receive(struct journal *j, const void *payload, size_t len,
 struct journal_totals {
     uint64_t epoch;
     uint32_t pieces;
-    uint64_t bytes;  /* of payloads */
-    uint64_t digest; /* XXH3 (64 bits) over the payloads in order */
+    uint64_t bytes; /* of payloads */
 };
 /* All of the epoch is here: its commit record is written. `durable`: and
  * synced. An epoch without disk writes has no pieces. */

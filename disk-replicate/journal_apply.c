@@ -211,14 +211,12 @@ int journal_apply(struct journal *j, bool *done, struct err *e)
 static bool scan_record(struct journal *j, const struct record *r, bool *whole)
 {
     struct commit c;
-    struct extents x;
 
     *whole = false;
     if (r->epoch != j->incoming.epoch)
         return false;
     if (r->kind == RECORD_DATA)
-        return !pieces_add(&j->incoming, r->payload, r->length,
-                           j->c.image_bytes / SECTOR, &x, NULL);
+        return !pieces_add(&j->incoming, r, j->c.image_bytes / SECTOR, NULL);
     if (r->kind != RECORD_COMMIT || !commit_get(r, &c) ||
         !pieces_are(&j->incoming, &c))
         return false;

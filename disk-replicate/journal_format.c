@@ -6,7 +6,7 @@
 
 #define SLOT_MAGIC   "UNDRJRNL"
 #define RECORD_MAGIC 0x524a4455u /* "UDJR" */
-#define VERSION      1
+#define VERSION      2
 
 void slot_put(struct buf *b, const struct slot *s)
 {
@@ -65,7 +65,7 @@ size_t journal_record_put(uint8_t *out, const struct record *r)
     put_le64(out + 24, r->epoch);
     put_le32(out + 32, r->length);
     put_le32(out + 36, 0);
-    put_le64(out + 40, XXH3_64bits(r->payload, r->length));
+    put_le64(out + 40, r->sum);
     put_le64(out + 48, XXH3_64bits(out, 48));
     if (r->length)
         memcpy(out + RECORD_HEAD, r->payload, r->length);
@@ -109,30 +109,32 @@ bool commit_get(const struct record *r, struct commit *c)
 void pieces_begin(struct pieces *p, uint64_t epoch)
 {
     p->epoch = epoch;
-    p->next_sector = p->bytes = 0;
+    p->next_sector = p->bytes = p->digest = 0;
     p->count = 0;
-    XXH3_64bits_reset(p->hash);
 }
 
-int pieces_add(struct pieces *p, const void *payload, size_t len,
-               uint64_t sectors, struct extents *x, struct err *e)
+int pieces_add(struct pieces *p, const struct record *r, uint64_t sectors,
+               struct err *e)
 {
     uint64_t next = p->next_sector;
+    struct extents x;
+    uint8_t sum[8];
 
-    if (extents_read(payload, len, sectors, &next, x, e))
+    if (extents_read(r->payload, r->length, sectors, &next, &x, e))
         return -1;
-    if (x->epoch != p->epoch || x->sequence != p->count)
+    if (x.epoch != p->epoch || x.sequence != p->count)
         return err_set(e, "piece %u of epoch %lu, expected %u of %lu",
-                       x->sequence, x->epoch, p->count, p->epoch);
+                       x.sequence, x.epoch, p->count, p->epoch);
+    put_le64(sum, r->sum);
+    p->digest = XXH3_64bits_withSeed(sum, sizeof sum, p->digest);
     p->next_sector = next;
-    p->bytes += len;
+    p->bytes += r->length;
     p->count++;
-    XXH3_64bits_update(p->hash, payload, len);
     return 0;
 }
 
 bool pieces_are(const struct pieces *p, const struct commit *c)
 {
     return p->count == c->pieces && p->bytes == c->bytes &&
-           XXH3_64bits_digest(p->hash) == c->digest;
+           p->digest == c->digest;
 }

@@ -33,7 +33,7 @@ struct record {
     enum record_kind kind;
     uint64_t salt, number, epoch;
     uint32_t length;
-    uint64_t sum;
+    uint64_t sum;           /* XXH3 (64 bits) of the payload */
     const uint8_t *payload; /* in the caller's buffer */
 };
 
@@ -45,8 +45,8 @@ struct commit {
 /* The pieces of one epoch, as far as they have come. */
 struct pieces {
     uint64_t epoch, next_sector, bytes;
+    uint64_t digest; /* of their sums, in order */
     uint32_t count;
-    XXH3_state_t *hash;
 };
 
 /* What the next step of applying does, or the one under way. */
@@ -101,9 +101,9 @@ uint64_t record_size(uint32_t length);
 void commit_put(uint8_t out[COMMIT_PAYLOAD], const struct commit *c);
 bool commit_get(const struct record *r, struct commit *c);
 void pieces_begin(struct pieces *p, uint64_t epoch);
-/* Check a payload and count it. */
-int pieces_add(struct pieces *p, const void *payload, size_t len,
-               uint64_t sectors, struct extents *x, struct err *e);
+/* Check what a record of data holds, and count it. */
+int pieces_add(struct pieces *p, const struct record *r, uint64_t sectors,
+               struct err *e);
 bool pieces_are(const struct pieces *p, const struct commit *c);
 
 /* journal.c */

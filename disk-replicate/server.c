@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "common/iov.h"
 #include "common/thread.h"
 #include "disk-replicate/nbd.h"
 #include "disk-replicate/ranges.h"
@@ -105,22 +106,10 @@ static bool send_all(int fd, struct iovec *iov, int n)
 {
     struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)n};
 
-    while (m.msg_iovlen > 0) {
-        ssize_t r = sendmsg(fd, &m, MSG_NOSIGNAL);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
+    for (ssize_t r = 0; iov_sent(&m, r > 0 ? (size_t)r : 0);) {
+        r = sendmsg(fd, &m, MSG_NOSIGNAL);
+        if (r < 0 && errno != EINTR)
             return false;
-        size_t sent = (size_t)r;
-        while (m.msg_iovlen > 0 && sent >= m.msg_iov->iov_len) {
-            sent -= m.msg_iov->iov_len;
-            m.msg_iov++;
-            m.msg_iovlen--;
-        }
-        if (m.msg_iovlen > 0) {
-            m.msg_iov->iov_base = (char *)m.msg_iov->iov_base + sent;
-            m.msg_iov->iov_len -= sent;
-        }
     }
     return true;
 }

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include <xxhash.h>
 
 #include "common/log.h"
 #include "tests/lib/journal_host.h"
@@ -22,7 +21,6 @@
 /* An epoch on its way. */
 struct coming {
     struct journal_totals totals;
-    XXH3_state_t *hash;
     unsigned pieces; /* still to come */
     uint64_t sector, floor;
     bool open, prepared;
@@ -60,7 +58,6 @@ static void coming_begin(struct world *w)
 {
     struct coming *c = &w->next;
 
-    XXH3_64bits_reset(c->hash);
     c->totals =
         (struct journal_totals){.epoch = journal_status(w->j).committed + 1};
     c->pieces = coin(w, 5);
@@ -96,7 +93,6 @@ static bool piece_ask(struct world *w)
     w->lost = journal_receive(w->j, p->data, p->len, NULL) != 0;
     c->totals.pieces++;
     c->totals.bytes += p->len;
-    XXH3_64bits_update(c->hash, p->data, p->len);
     return true;
 }
 
@@ -113,7 +109,6 @@ static bool prepare_ask(struct world *w)
     memcpy(w->image[n][w->versions[n]++], c->image, BYTES);
     w->ceiling = n;
     c->floor = w->floor;
-    c->totals.digest = XXH3_64bits_digest(c->hash);
     w->lost = journal_prepare(w->j, &c->totals, n * 1000, durable, NULL) != 0;
     c->prepared = true;
     if (durable && !w->lost)
@@ -260,7 +255,6 @@ static void world_open(struct world *w, uint64_t seed, unsigned pulled_at)
     w->seed = seed;
     w->eager = 2 + seed / 2 % 8;
     w->versions[0] = 1;
-    w->next.hash = XXH3_createState();
     w->real = *w->h.log.store.ops;
     w->ops = (struct store_ops){hook_read, hook_write, hook_zero, hook_sync};
     w->h.log.store.ops = w->h.image.store.ops = &w->ops;
@@ -274,7 +268,6 @@ static void world_close(struct world *w)
 {
     journal_close(w->j);
     extents_free(&w->b);
-    XXH3_freeState(w->next.hash);
     host_close(&w->h);
 }
 

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include <xxhash.h>
 
 #include "common/log.h"
 #include "tests/lib/journal_host.h"
@@ -34,11 +33,6 @@ struct story {
 
 /* --- An epoch ------------------------------------------------------------- */
 
-struct sent {
-    struct journal_totals totals;
-    XXH3_state_t *hash;
-};
-
 static bool apply_all(struct story *s)
 {
     bool done = false;
@@ -51,7 +45,7 @@ static bool apply_all(struct story *s)
 }
 
 static bool piece_receive(struct story *s, const struct buf *p,
-                          struct sent *sent)
+                          struct journal_totals *sent)
 {
     if (journal_room(s->j, p->len) != JOURNAL_FITS) {
         assert_int_equal(journal_room(s->j, p->len), JOURNAL_FULL);
@@ -60,9 +54,8 @@ static bool piece_receive(struct story *s, const struct buf *p,
     }
     if (journal_receive(s->j, p->data, p->len, NULL))
         return false;
-    sent->totals.pieces++;
-    sent->totals.bytes += p->len;
-    XXH3_64bits_update(sent->hash, p->data, p->len);
+    sent->pieces++;
+    sent->bytes += p->len;
     return true;
 }
 
@@ -70,10 +63,9 @@ static bool piece_receive(struct story *s, const struct buf *p,
 static bool epoch_prepare(struct story *s, unsigned pieces, uint8_t *image)
 {
     uint64_t epoch = journal_status(s->j).committed + 1, sector = 0;
-    struct sent sent = {.totals.epoch = epoch, .hash = XXH3_createState()};
+    struct journal_totals sent = {.epoch = epoch};
     bool ok = true, durable = plug_random(&s->seed) % 3 == 0;
 
-    XXH3_64bits_reset(sent.hash);
     memcpy(image, s->now, BYTES);
     for (unsigned i = 0; i < pieces && ok; i++) {
         const struct buf *p =
@@ -82,8 +74,6 @@ static bool epoch_prepare(struct story *s, unsigned pieces, uint8_t *image)
             break;
         ok = piece_receive(s, p, &sent);
     }
-    sent.totals.digest = XXH3_64bits_digest(sent.hash);
-    XXH3_freeState(sent.hash);
     if (!ok)
         return false;
     /* From here on recovery may find it. */
@@ -92,7 +82,7 @@ static bool epoch_prepare(struct story *s, unsigned pieces, uint8_t *image)
     s->ceiling = epoch;
     if (journal_room(s->j, 0) != JOURNAL_FITS && !apply_all(s))
         return false;
-    if (journal_prepare(s->j, &sent.totals, epoch * 1000, durable, NULL))
+    if (journal_prepare(s->j, &sent, epoch * 1000, durable, NULL))
         return false;
     if (durable)
         s->floor = epoch;
@@ -176,7 +166,7 @@ static int small_epoch(struct journal *j, uint64_t epoch, uint64_t sector,
 {
     struct extents_builder b = {0};
     const struct buf *p = small_piece(&b, epoch, 0, sector, fill);
-    struct journal_totals t = {epoch, 1, p->len, XXH3_64bits(p->data, p->len)};
+    struct journal_totals t = {epoch, 1, p->len};
     int rc = journal_receive(j, p->data, p->len, e) ||
              journal_prepare(j, &t, 7, false, e);
     extents_free(&b);
@@ -389,12 +379,8 @@ static void what_the_peer_says_is_checked(void **s)
     struct host h;
     struct journal *j = fresh(&h);
     struct extents_builder b = {0};
-    struct journal_totals t = {1, 0, 0, XXH3_64bits(NULL, 0)};
-    struct journal_totals wrong[] = {{2, 0, 0, t.digest},
-                                     {1, 1, 0, t.digest},
-                                     {1, 0, 1, t.digest},
-                                     {1, 0, 0, 0},
-                                     {0, 0, 0, t.digest}};
+    struct journal_totals t = {1, 0, 0};
+    struct journal_totals wrong[] = {{2, 0, 0}, {1, 1, 0}, {1, 0, 1}, {0}};
 
     (void)s;
     for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++)
@@ -438,19 +424,14 @@ static void a_commit_record_has_its_place_kept(void **s)
     struct journal *j = fresh(&h);
     struct extents_builder b = {0};
     struct journal_totals t = {.epoch = 1};
-    XXH3_state_t *hash = XXH3_createState();
 
     (void)s;
-    XXH3_64bits_reset(hash);
     for (; t.pieces < SECTORS; t.pieces++) {
         /* Two sectors of the ring each, 24 of them: not all of it. */
         const struct buf *p = small_piece(&b, 1, t.pieces, t.pieces, 1);
         assert_int_equal(journal_receive(j, p->data, p->len, NULL), 0);
         t.bytes += p->len;
-        XXH3_64bits_update(hash, p->data, p->len);
     }
-    t.digest = XXH3_64bits_digest(hash);
-    XXH3_freeState(hash);
     /* A payload that leaves room for less than a commit record. */
     uint64_t left = journal_status(j).bytes - journal_status(j).used;
     assert_int_equal(journal_room(j, left - 56), JOURNAL_NEVER);
