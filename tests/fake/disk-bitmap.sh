@@ -19,9 +19,6 @@ copy_of() { # HOST
 blocks_that_differ() {
     cmp -l "$WORK/alder/web.img" "$WORK/birch/web.img" | awk '{ b = int(($1 - 1) / 4096) } b != last || NR == 1 { n++; last = b } END { print n + 0 }'
 }
-intent_of() { # HOST: the bitmaps
-    ls "$WORK/$1/var/lib/understudy/disk/"*.intent
-}
 # No more than what the guest writes, and than what differed and was written
 # meanwhile.
 copied_little() { # HOST BLOCKS
@@ -39,16 +36,6 @@ copied_all() { # HOST
     read -r copied compared < <(copy_of "$1")
     say "copied $copied KiB, compared $compared KiB"
     [ "$compared" = $ALL_KIB ] || fail "only $compared KiB were looked at"
-}
-# What the first copy set is cleared, as far as the guest does not write it.
-bits_are_cleared() {
-    local file first rest
-    for file in $(intent_of alder); do
-        # The other disk has 3 regions, web.img 128, the guest writes 32.
-        first=$(od -A n -t u1 -j 4096 -N 1 "$file" | tr -d ' ')
-        rest=$(od -A n -t u1 -j 4101 -N 11 "$file" | tr -d ' 0\n')
-        [ "$first" != 7 ] && [ -z "$rest" ] || return 1
-    done
 }
 again() { [ "$(state_count alder web Protected)" -ge 2 ]; }
 

@@ -9,6 +9,7 @@
 . "$(dirname "$0")/../lib/disk.sh"
 : "${MOMENT:=agent}"
 disk_start_protected
+await 15 bits_are_cleared || fail "nothing is ever cleared"
 steps_committed alder web >/dev/null || fail "no epochs"
 hit() { test -e "$WORK/birch/run/understudy/faults.hit"; }
 reboot() { # HOST: after its power was cut

@@ -76,6 +76,19 @@ disk_start_protected() {
     disk_guest_make alder web
     protect alder web birch
 }
+intent_of() { # HOST: the bitmaps
+    ls "$WORK/$1/var/lib/understudy/disk/"*.intent
+}
+# What the first copy set is cleared, as far as the guest does not write it.
+bits_are_cleared() {
+    local file first rest
+    for file in $(intent_of alder); do
+        # The other disk has 3 regions, web.img 128, the guest writes 32.
+        first=$(od -A n -t u1 -j 4096 -N 1 "$file" | tr -d ' ')
+        rest=$(od -A n -t u1 -j 4101 -N 11 "$file" | tr -d ' 0\n')
+        [ "$first" != 7 ] && [ -z "$rest" ] || return 1
+    done
+}
 # The VM runs on HOST since a takeover, and has not taken a step yet: memory and
 # disk are of one moment, not older than STEPS; and both go on.
 disk_taken_over_well() { # HOST VM STEPS
