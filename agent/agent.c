@@ -25,7 +25,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 
-#define KEEP_BYTES (32 << 20) /* of free memory, at most */
+#define KEEP_BYTES (32 << 20) /* of free memory, in one piece */
 
 /* --- State, events, record ---------------------------------------------- */
 

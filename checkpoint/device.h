@@ -116,15 +116,17 @@ struct replica_device;
 
 struct replica_device_ops {
     /* One DISK payload, live or of the epoch after the last decided one; not
-     * checked yet. What is appended to *answer goes to the primary. */
+     * checked yet. What is appended to *answer goes to the primary. An error of
+     * one of an epoch is none before all of that has come. */
     int (*record)(struct replica_device *d, const void *payload, size_t len,
                   struct buf *answer, struct err *e);
-    /* All of epoch n was handed over, and only now it is known that its digest
-     * is right: make sure that it can be kept whatever happens next. Epochs
-     * without records as well. *kept: the last epoch that is on this host's
-     * disk for good, with all before it; 0: none. */
-    int (*prepare)(struct replica_device *d, uint64_t epoch, uint64_t *kept,
-                   struct err *e);
+    /* All of epoch n was handed over, in its coming `coming` (an epoch that is
+     * not committed may come again, and need not be the same), and only now it
+     * is known that its digest is right: make sure that it can be kept whatever
+     * happens next. Epochs without records as well. *kept: the last epoch that
+     * is on this host's disk for good, with all before it; 0: none. */
+    int (*prepare)(struct replica_device *d, uint64_t epoch, uint64_t coming,
+                   uint64_t *kept, struct err *e);
     /* Epoch n is committed: it was prepared. May wait for this host's disk. */
     int (*decide)(struct replica_device *d, struct err *e);
     /* Forget all that is not decided. */

@@ -45,17 +45,14 @@ void disk_records_add(struct disk_records *all, struct disk_record *r)
     all->bytes += r->len;
 }
 
-void disk_records_join(struct disk_records *all, struct disk_records *more)
+struct disk_record *disk_records_take(struct disk_records *all)
 {
-    if (!more->first)
-        return;
-    if (all->first)
-        *all->last = more->first;
-    else
-        all->first = more->first;
-    all->last = more->last;
-    all->bytes += more->bytes;
-    *more = (struct disk_records){0};
+    struct disk_record *r = all->first;
+
+    all->first = r->next;
+    all->bytes -= r->len;
+    r->next = NULL;
+    return r;
 }
 
 void held_add(struct held *h, struct chunk *c)
@@ -238,10 +235,10 @@ static int disk_queue(struct replica *rep, struct disk_record *r,
     if (rep->incoming.has_state)
         return err_set(e, "DISK after STATE");
     uint64_t max = rep->config.disks->max_bytes;
-    if (rep->got_disk_bytes + r->len > max)
+    if (rep->got_disk_bytes + sizeof *r + r->len > max)
         return err_set(e, "epoch %lu writes more than %lu MiB to disks", epoch,
                        max >> 20);
-    rep->got_disk_bytes += r->len;
+    rep->got_disk_bytes += sizeof *r + r->len;
     record_account(rep, r->payload, r->len);
     pthread_mutex_lock(&rep->lock);
     disk_records_add(&rep->arriving, r);

@@ -4,7 +4,8 @@
  *
  * The agent's loop thread hands in the records of the session as they come.
  * Each PAGES payload is checked and unpacked on arrival, so a committed epoch
- * can always be applied. At COMMIT, counts and digest are verified; then an own
+ * can always be applied; each DISK goes to its disk, which keeps it until the
+ * epoch is decided. At COMMIT, counts and digest are verified; then an own
  * thread, once the epoch before is applied, commits it, calls ack(), and writes
  * it into the shell.
  *
@@ -87,8 +88,9 @@ void replica_status(struct replica *rep, struct replica_status *st);
 
 /* Acknowledge nothing any more, forget the incoming epoch, wait until the
  * committed one is in the shell. The platform state that belongs to it is
- * borrowed until replica_free(). Waits for local memory copies only.
- * ERR_REFUSED when nothing was ever committed. May be called again. */
+ * borrowed until replica_free(). Waits for local memory copies, and for what a
+ * disk is just being told. ERR_REFUSED when nothing was ever committed. May be
+ * called again. */
 int replica_finish(struct replica *rep, const void **state, size_t *len,
                    struct err *e);
 /* Become the VM: replica_finish(), promote the disks, and set the platform

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The apply thread of the replica, and the takeover.
  *
- * The thread takes live pages and complete epochs in turn. An epoch is
- * committed under the lock, in one store, only when the one before is applied
- * and no takeover has begun; then it is acknowledged; then written into the
- * shell. So the shell plus `committed` is always one whole epoch (I2), and
- * every acknowledged one will be applied, since it was checked on arrival. */
+ * The thread takes live pages, disk writes as they come, and complete epochs in
+ * turn. An epoch is committed under the lock, in one store, only when the one
+ * before is applied and no takeover has begun; then it is acknowledged; then
+ * written into the shell. So the shell plus `committed` is always one whole
+ * epoch (I2), and every acknowledged one will be applied, since it was checked
+ * on arrival. */
 #include "checkpoint/replica_private.h"
 #include "checkpoint/harvest.h"
 #include "common/clock.h"
@@ -15,7 +16,8 @@
 
 #include <string.h>
 
-/* An epoch's disk writes are handed over so often, if who takes them dies. */
+/* An epoch's disk writes are handed over again so often, if who takes them
+ * dies. */
 #define DISK_TRIES 3
 
 static void chunk_apply(struct replica *rep, const struct chunk *c)
@@ -45,21 +47,26 @@ static void held_apply(struct replica *rep, struct held *h)
 }
 
 /* The lock is not held. */
-static int disks_take(struct replica *rep, const struct disk_records *all,
-                      struct err *e)
+static int disk_give(struct replica *rep, const struct disk_record *r,
+                     struct err *e)
 {
     struct replica_device *d = rep->config.disks;
     struct buf answer = {0};
-    int rc = 0;
+    int rc = d->ops->record(d, r->payload, r->len, &answer, e);
 
-    for (const struct disk_record *r = all->first; r && !rc; r = r->next) {
-        buf_clear(&answer);
-        rc = d->ops->record(d, r->payload, r->len, &answer, e);
-        if (!rc && answer.len)
-            rep->config.answer(rep->config.ack_arg, answer.data, answer.len);
-    }
+    if (!rc && answer.len)
+        rep->config.answer(rep->config.ack_arg, answer.data, answer.len);
     buf_free(&answer);
     return rc;
+}
+
+static int disks_give(struct replica *rep, const struct disk_records *all,
+                      struct err *e)
+{
+    for (const struct disk_record *r = all->first; r; r = r->next)
+        if (disk_give(rep, r, e))
+            return -1;
+    return 0;
 }
 
 /* The lock is not held. Nothing is committed from now on. */
@@ -86,62 +93,60 @@ static void live_apply(struct replica *rep)
     rep->live_disk = (struct disk_records){0};
     pthread_mutex_unlock(&rep->lock);
     held_apply(rep, &live);
-    if (disks_take(rep, &disk, &e))
+    if (disks_give(rep, &disk, &e))
         disks_failed(rep, &e);
     held_clear(&live);
     disk_records_free(&disk);
     pthread_mutex_lock(&rep->lock);
 }
 
-/* The lock is held, and given up in between. What has arrived of the epoch that
- * is coming goes to the disks, and is kept here for their successors. */
-static void arrived_hand(struct replica *rep)
+/* The lock is not held. What was handed of an epoch that is forgotten is taken
+ * back. */
+static void handed_begin(struct replica *rep, uint64_t coming)
 {
     struct replica_device *d = rep->config.disks;
-    struct disk_records news = rep->arriving;
-    uint64_t coming = rep->coming;
-    struct err e = ERR_INIT;
 
-    rep->arriving = (struct disk_records){0};
-    pthread_mutex_unlock(&rep->lock);
-    if (coming != rep->handed.coming) {
-        disk_records_free(&rep->handed.records);
-        rep->handed.coming = coming;
-        rep->handed.lost = false;
-        d->ops->drop(d);
-    }
-    if (!rep->handed.lost && disks_take(rep, &news, &e))
-        rep->handed.lost = true;
-    disk_records_join(&rep->handed.records, &news);
-    pthread_mutex_lock(&rep->lock);
+    if (coming == rep->handed.coming)
+        return;
+    disk_records_free(&rep->handed.records);
+    rep->handed.coming = coming;
+    err_clear(&rep->handed.why);
+    d->ops->drop(d);
 }
 
-/* All of the epoch again. */
-static int handed_again(struct replica *rep, struct err *e)
+/* The lock is held, and given up in between. One record that has arrived of the
+ * epoch that is coming goes to its disk, and is kept for a successor. One at a
+ * time: a takeover does not wait for what it has no use for. */
+static void arrived_hand(struct replica *rep)
 {
-    struct replica_device *d = rep->config.disks;
+    struct disk_record *r = disk_records_take(&rep->arriving);
+    uint64_t coming = rep->coming;
 
-    d->ops->drop(d);
-    rep->handed.lost = disks_take(rep, &rep->handed.records, e) != 0;
-    return rep->handed.lost ? -1 : 0;
+    pthread_mutex_unlock(&rep->lock);
+    handed_begin(rep, coming);
+    if (!rep->handed.why.kind)
+        (void)disk_give(rep, r, &rep->handed.why);
+    disk_records_add(&rep->handed.records, r);
+    pthread_mutex_lock(&rep->lock);
 }
 
 /* Before an epoch is committed: its disk writes, which were handed over, are in
  * the journals of all disks. The lock is not held. */
-static bool disks_prepare(struct replica *rep, uint64_t epoch)
+static bool disks_prepare(struct replica *rep, uint64_t epoch, uint64_t coming)
 {
     struct replica_device *d = rep->config.disks;
-    struct err e = ERR_INIT;
 
-    for (int tries = 0; tries < DISK_TRIES; tries++) {
-        err_clear(&e);
-        if ((!rep->handed.lost || !handed_again(rep, &e)) &&
-            !d->ops->prepare(d, epoch, &rep->disks_kept, &e))
+    handed_begin(rep, coming);
+    struct err e = rep->handed.why;
+    for (int again = 0;; again++) {
+        if (!e.kind && !d->ops->prepare(d, epoch, coming, &rep->disks_kept, &e))
             return true;
-        rep->handed.lost = true;
         /* Before the first one there is nothing to go on with. */
-        if (e.kind != ERR_GONE || epoch == 1 || d->ops->again(d, epoch - 1, &e))
+        if (e.kind != ERR_GONE || epoch == 1 || again == DISK_TRIES ||
+            d->ops->again(d, epoch - 1, &e))
             break;
+        err_clear(&e);
+        (void)disks_give(rep, &rep->handed.records, &e);
     }
     disks_failed(rep, &e);
     return false;
@@ -190,12 +195,8 @@ static void complete_take(struct replica *rep)
 {
     uint64_t epoch = rep->complete.epoch, coming = rep->coming;
 
-    if (rep->config.disks)
-        arrived_hand(rep);
-    if (rep->coming != coming)
-        return;
     pthread_mutex_unlock(&rep->lock);
-    bool good = !rep->config.disks || disks_prepare(rep, epoch);
+    bool good = !rep->config.disks || disks_prepare(rep, epoch, coming);
     disk_records_free(&rep->handed.records);
     if (good)
         fault_point("replica.before_ack");
@@ -215,10 +216,10 @@ static void work_do(struct replica *rep)
     rep->busy = true;
     if (has_live(rep))
         live_apply(rep);
-    else if (rep->complete.epoch)
-        complete_take(rep);
-    else
+    else if (rep->arriving.first)
         arrived_hand(rep);
+    else
+        complete_take(rep);
     rep->busy = false;
     pthread_cond_broadcast(&rep->done);
 }

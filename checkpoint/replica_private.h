@@ -32,8 +32,8 @@ struct held {
 void held_clear(struct held *h);
 void held_add(struct held *h, struct chunk *c);
 void disk_records_add(struct disk_records *all, struct disk_record *r);
-/* `more` behind what is there; empty then. */
-void disk_records_join(struct disk_records *all, struct disk_records *more);
+/* The first one, which there is. */
+struct disk_record *disk_records_take(struct disk_records *all);
 void disk_records_free(struct disk_records *all);
 
 struct replica {
@@ -70,12 +70,12 @@ struct replica {
 
     /* The apply thread's own; after it went idle, the takeover's. */
     struct held committed;
-    /* What the disks have been given of the epoch that is coming, or `lost` it
-     * again: until all of it is here, an error is no reason for anything. */
+    /* What the disks have been given of the epoch that is coming. What was
+     * wrong with that counts only when all of the epoch is here. */
     struct {
         struct disk_records records;
         uint64_t coming; /* whose they are */
-        bool lost;
+        struct err why;  /* kind 0: nothing */
     } handed;
     struct buf state;    /* of the last applied epoch */
     uint64_t disks_kept; /* as a device's prepare says it */

@@ -42,15 +42,59 @@ static int look_one(const char *image, struct journal_found *f, struct err *e)
                    : 0;
     if (duty_exact_of(image, &x, e))
         return -1;
-    *f = (struct journal_found){x.epoch, x.epoch, x.wall_ms};
+    *f = (struct journal_found){
+        .least = x.epoch, .last = x.epoch, .wall_ms = x.wall_ms};
     return 0;
+}
+
+/* The image that has the least. */
+static int oldest_of(const struct journal_found *f, int n)
+{
+    int oldest = 0;
+
+    for (int i = 1; i < n; i++)
+        if (f[i].last < f[oldest].last)
+            oldest = i;
+    return oldest;
+}
+
+/* What one has prepared of its last epoch may be of another coming than what
+ * the other has: then it was not committed. */
+static bool comings_differ(const struct journal_found *f, int n, uint64_t last)
+{
+    uint64_t one = 0;
+
+    for (int i = 0; i < n; i++) {
+        if (f[i].last != last || !f[i].coming)
+            continue;
+        if (one && one != f[i].coming)
+            return true;
+        one = f[i].coming;
+    }
+    return false;
+}
+
+uint64_t cold_common(const struct journal_found *f, int n, uint64_t *wall_ms)
+{
+    const struct journal_found *oldest = &f[oldest_of(f, n)];
+    uint64_t common = oldest->last;
+
+    *wall_ms = oldest->wall_ms;
+    if (comings_differ(f, n, common)) {
+        common--;
+        *wall_ms = oldest->before_ms;
+    }
+    for (int i = 0; i < n; i++)
+        if (f[i].least > common)
+            return 0;
+    return common;
 }
 
 int cold_look(const struct cold_disks *all, uint64_t *epoch, uint64_t *wall_ms,
               struct err *e)
 {
     struct journal_found f[DISKS_MAX] = {0};
-    int oldest = 0;
+    int newest = 0;
 
     if (!all->n)
         return err_kind(e, ERR_REFUSED,
@@ -59,22 +103,20 @@ int cold_look(const struct cold_disks *all, uint64_t *epoch, uint64_t *wall_ms,
     for (int i = 0; i < all->n; i++) {
         if (look_one(all->disk[i].image, &f[i], e))
             return -1;
-        if (f[i].last < f[oldest].last)
-            oldest = i;
+        if (f[i].least > f[newest].least)
+            newest = i;
     }
-    for (int i = 0; i < all->n; i++)
-        if (f[i].least > f[oldest].last)
-            return err_kind(e, ERR_REFUSED,
-                            "the disk images are of different epochs: %s of "
-                            "%lu, %s of %lu",
-                            all->disk[oldest].image, f[oldest].last,
-                            all->disk[i].image, f[i].least);
+    int oldest = oldest_of(f, all->n);
     if (!f[oldest].last)
         return err_kind(e, ERR_REFUSED, "disk image %s holds no epoch",
                         all->disk[oldest].image);
-    *epoch = f[oldest].last;
-    *wall_ms = f[oldest].wall_ms;
-    return 0;
+    *epoch = cold_common(f, all->n, wall_ms);
+    return *epoch ? 0
+                  : err_kind(e, ERR_REFUSED,
+                             "the disk images are of different epochs: %s of "
+                             "%lu, %s of %lu",
+                             all->disk[oldest].image, f[oldest].last,
+                             all->disk[newest].image, f[newest].least);
 }
 
 static int start_one(const char *id, uint64_t epoch, struct err *e)

@@ -9,6 +9,7 @@
 
 #include "common/err.h"
 #include "disk-replicate/disk_control.h"
+#include "disk-replicate/journal.h"
 
 /* Which images the VM's disks are, on this host. */
 struct cold_disks {
@@ -28,6 +29,10 @@ int cold_list(struct cold_disks *all, uint32_t domid, struct err *e);
  * why. */
 int cold_look(const struct cold_disks *all, uint64_t *epoch, uint64_t *wall_ms,
               struct err *e);
+
+/* The same of what the journals have, n of them, at least 1; 0: there is none.
+ * Pure. */
+uint64_t cold_common(const struct journal_found *f, int n, uint64_t *wall_ms);
 
 /* The disks of the domain, which are those, become exactly that epoch, durably.
  * Fine where it was done. */

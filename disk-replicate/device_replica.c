@@ -193,10 +193,10 @@ static int disks_record(struct replica_device *dev, const void *payload,
     return piece(d, rest, rest_len, e);
 }
 
-static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
-                        struct err *e)
+static int disk_prepare(struct disk *d, uint64_t epoch, uint64_t coming,
+                        bool durable, struct err *e)
 {
-    uint8_t p[24] = {0};
+    uint8_t p[32] = {0};
 
     if (!d->begun)
         return err_set(e, "disk %s is not replicated by the primary",
@@ -205,6 +205,7 @@ static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
     put_le32(p + 8, d->pieces);
     put_le32(p + 12, durable);
     put_le64(p + 16, d->bytes);
+    put_le64(p + 24, coming);
     struct buf kept = {0};
     int rc = diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, &kept, e);
     if (!rc && kept.len != 8)
@@ -219,13 +220,13 @@ static int disk_prepare(struct disk *d, uint64_t epoch, bool durable,
 }
 
 static int disks_prepare(struct replica_device *dev, uint64_t epoch,
-                         uint64_t *kept, struct err *e)
+                         uint64_t coming, uint64_t *kept, struct err *e)
 {
     struct replica_disks *all = disks_of(dev);
 
     *kept = epoch;
     for (int i = 0; i < all->n; i++) {
-        if (disk_prepare(&all->disk[i], epoch, all->durable, e))
+        if (disk_prepare(&all->disk[i], epoch, coming, all->durable, e))
             return -1;
         if (all->disk[i].kept < *kept)
             *kept = all->disk[i].kept;
@@ -287,8 +288,6 @@ static void disks_drop(struct replica_device *dev)
     }
 }
 
-/* Whose connection is open, and whose server is dead all the same, is found out
- * by the records that follow. */
 static int disks_again(struct replica_device *dev, uint64_t epoch,
                        struct err *e)
 {
@@ -296,6 +295,8 @@ static int disks_again(struct replica_device *dev, uint64_t epoch,
 
     for (int i = 0; i < all->n; i++) {
         struct disk *d = &all->disk[i];
+        if (!diskctl_alive(&d->server))
+            diskctl_close(&d->server);
         if (d->server.fd < 0 && disk_again(d, epoch, e))
             return -1;
     }

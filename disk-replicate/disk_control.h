@@ -67,8 +67,8 @@ enum diskctl_type {
      * the image is synced. */
     DISKCTL_COMPARE,
     DISKCTL_PIECE, /* one of the next epoch */
-    /* 8 epoch, 4 pieces, 4 durable: 0 or 1, 8 bytes -> 8 the last epoch that is
-     * in the image, synced */
+    /* 8 epoch, 4 pieces, 4 durable: 0 or 1, 8 bytes, 8 which coming of this
+     * epoch it is -> 8 the last epoch that is in the image, synced */
     DISKCTL_PREPARE,
     DISKCTL_DECIDE,
     DISKCTL_DROP,

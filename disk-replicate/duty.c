@@ -49,6 +49,7 @@ static int prepare(struct duty *d, struct reader *r, struct buf *answer,
 
     uint32_t durable = read_u32(r);
     t.bytes = read_u64(r);
+    t.coming = read_u64(r);
     if (!reader_done(r) || durable > 1)
         return err_set(e, "malformed request");
     return replica_duty_prepare(d, &t, durable, answer, e);

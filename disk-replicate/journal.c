@@ -156,7 +156,8 @@ static int totals_check(const struct journal *j, const struct journal_totals *t,
 int journal_prepare(struct journal *j, const struct journal_totals *t,
                     uint64_t wall_ms, bool durable, struct err *e)
 {
-    struct commit c = {t->pieces, t->bytes, j->incoming.digest, wall_ms};
+    struct commit c = {t->pieces, t->bytes, j->incoming.digest, wall_ms,
+                       t->coming};
     uint8_t payload[COMMIT_PAYLOAD];
 
     if (usable(j, e) || totals_check(j, t, e))
@@ -364,7 +365,9 @@ int journal_look(const struct journal_config *c, struct journal_found *found,
     if (!rc)
         *found = (struct journal_found){.least = j->slot.applying,
                                         .last = j->committed,
-                                        .wall_ms = j->committed_wall_ms};
+                                        .wall_ms = j->committed_wall_ms,
+                                        .coming = j->coming,
+                                        .before_ms = j->before_wall_ms};
     if (!rc && found->least < j->slot.applied)
         found->least = j->slot.applied;
     journal_close(j);

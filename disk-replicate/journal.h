@@ -21,7 +21,8 @@
  *             8 XXH3 of the header before
  *             payload: data: extents.h; commit: 4 pieces, 4 zero, 8 bytes of
  *             the pieces, 8 digest of their sums: XXH3 (64 bits) of the sum of
- *             each, the digest before it as seed, 0 first; 8 wall time, ms
+ *             each, the digest before it as seed, 0 first; 8 wall time, ms,
+ *             8 coming
  *
  * Records begin at multiples of 512 and are numbered; a pad says that the next
  * one is at the ring's start.
@@ -64,6 +65,8 @@ int journal_format(const struct journal_config *c, uint64_t salt,
  * to `last`, which was prepared at `wall_ms`. */
 struct journal_found {
     uint64_t least, last, wall_ms;
+    uint64_t coming;    /* of `last`; 0: it is committed */
+    uint64_t before_ms; /* when last - 1 was prepared, if there is `coming` */
 };
 /* Look, and change nothing. `image` and `image_bytes` of the configuration are
  * not used. Errors as those of journal_open(). */
@@ -95,6 +98,9 @@ struct journal_totals {
     uint64_t epoch;
     uint32_t pieces;
     uint64_t bytes; /* of payloads */
+    /* An epoch that was not committed comes again, and need not be the same
+     * then. Of all disks of a VM this one counts the same. Not 0. */
+    uint64_t coming;
 };
 /* All of the epoch is here: its commit record is written. `durable`: and
  * synced. An epoch without disk writes has no pieces. */

@@ -221,6 +221,8 @@ static bool scan_record(struct journal *j, const struct record *r, bool *whole)
         !pieces_are(&j->incoming, &c))
         return false;
     *whole = true;
+    j->coming = c.coming;
+    j->before_wall_ms = j->committed_wall_ms;
     j->committed_wall_ms = c.wall_ms;
     return true;
 }
@@ -236,6 +238,7 @@ static int scan(struct journal *j, struct err *e)
 
     j->committed = j->slot.applied;
     j->committed_wall_ms = j->slot.wall_ms;
+    j->coming = 0;
     j->decided = at;
     pieces_begin(&j->incoming, j->committed + 1);
     while ((found = record_next(j, &at, &r, &passed, e)) > 0) {

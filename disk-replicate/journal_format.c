@@ -93,6 +93,7 @@ void commit_put(uint8_t out[COMMIT_PAYLOAD], const struct commit *c)
     put_le64(out + 8, c->bytes);
     put_le64(out + 16, c->digest);
     put_le64(out + 24, c->wall_ms);
+    put_le64(out + 32, c->coming);
 }
 
 bool commit_get(const struct record *r, struct commit *c)
@@ -103,6 +104,7 @@ bool commit_get(const struct record *r, struct commit *c)
     c->bytes = get_le64(r->payload + 8);
     c->digest = get_le64(r->payload + 16);
     c->wall_ms = get_le64(r->payload + 24);
+    c->coming = get_le64(r->payload + 32);
     return true;
 }
 

@@ -12,7 +12,7 @@
 
 #define RECORD_HEAD    56u
 #define RECORD_BYTES   (RECORD_HEAD + EXTENTS_BYTES_MAX + SECTOR)
-#define COMMIT_PAYLOAD 32u
+#define COMMIT_PAYLOAD 40u
 #define SLOT_BYTES     512u
 
 enum record_kind { RECORD_DATA = 1, RECORD_COMMIT, RECORD_PAD };
@@ -39,7 +39,7 @@ struct record {
 
 struct commit {
     uint32_t pieces;
-    uint64_t bytes, digest, wall_ms;
+    uint64_t bytes, digest, wall_ms, coming;
 };
 
 /* The pieces of one epoch, as far as they have come. */
@@ -70,6 +70,7 @@ struct journal {
 
     struct pieces incoming;
     uint64_t committed, committed_wall_ms;
+    uint64_t coming, before_wall_ms; /* as a scan found it */
     bool prepared;
     uint64_t prepared_wall_ms;
     struct place head;    /* the next record */

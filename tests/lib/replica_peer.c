@@ -27,6 +27,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static uint64_t acked;
 static bool gate_closed, at_gate;
+static char failure[sizeof((struct err *)0)->text];
 
 static void peer_ack(void *arg, uint64_t epoch, uint64_t applied,
                      uint64_t disks)
@@ -42,6 +43,24 @@ static void peer_ack(void *arg, uint64_t epoch, uint64_t applied,
         pthread_cond_wait(&changed, &lock);
     at_gate = false;
     pthread_mutex_unlock(&lock);
+}
+
+static void failed(void *arg, const struct err *why)
+{
+    (void)arg;
+    pthread_mutex_lock(&lock);
+    snprintf(failure, sizeof failure, "%s", why->text);
+    pthread_mutex_unlock(&lock);
+}
+
+const char *peer_failure(void)
+{
+    static char text[sizeof failure];
+
+    pthread_mutex_lock(&lock);
+    memcpy(text, failure, sizeof text);
+    pthread_mutex_unlock(&lock);
+    return text;
 }
 
 void peer_gate_set(bool closed)
@@ -103,6 +122,7 @@ int peer_start_with(uint64_t end_gfn, uint64_t max_lacking, uint64_t max_bytes,
                                     .max_lacking = max_lacking,
                                     .max_bytes = max_bytes,
                                     .ack = peer_ack,
+                                    .failed = failed,
                                     .disks = disks};
     struct hv *hv;
 
@@ -110,6 +130,7 @@ int peer_start_with(uint64_t end_gfn, uint64_t max_lacking, uint64_t max_bytes,
     peer.e = (struct err)ERR_INIT;
     acked = 0;
     gate_closed = false;
+    failure[0] = '\0';
     snprintf(dir, sizeof dir, "/tmp/understudy-r.XXXXXX");
     assert_non_null(mkdtemp(dir));
     assert_int_equal(fake_create(dir, &spec, &shell, &peer.e), 0);

@@ -35,6 +35,8 @@ bool peer_acked_soon(uint64_t epoch);
 /* After long enough for the apply thread to do what it must not. */
 bool peer_acked_after_all(uint64_t epoch);
 bool peer_applied_soon(uint64_t epoch);
+/* What the owner was told that the replica is void of; "": nothing. */
+const char *peer_failure(void);
 
 /* What is in peer.out; put: it is counted for the COMMIT. */
 int peer_record(enum epoch_record type);

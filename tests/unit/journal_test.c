@@ -166,7 +166,7 @@ static int small_epoch(struct journal *j, uint64_t epoch, uint64_t sector,
 {
     struct extents_builder b = {0};
     const struct buf *p = small_piece(&b, epoch, 0, sector, fill);
-    struct journal_totals t = {epoch, 1, p->len};
+    struct journal_totals t = {epoch, 1, p->len, 1};
     int rc = journal_receive(j, p->data, p->len, e) ||
              journal_prepare(j, &t, 7, false, e);
     extents_free(&b);
@@ -379,8 +379,9 @@ static void what_the_peer_says_is_checked(void **s)
     struct host h;
     struct journal *j = fresh(&h);
     struct extents_builder b = {0};
-    struct journal_totals t = {1, 0, 0};
-    struct journal_totals wrong[] = {{2, 0, 0}, {1, 1, 0}, {1, 0, 1}, {0}};
+    struct journal_totals t = {1, 0, 0, 1};
+    struct journal_totals wrong[] = {
+        {2, 0, 0, 1}, {1, 1, 0, 1}, {1, 0, 1, 1}, {0}};
 
     (void)s;
     for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* checkpoint/replica and the disks of its VM: what they are told, and when. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -12,8 +13,10 @@
 
 /* Disks that note what is done with them: a letter each. */
 static char disk_log[64];
-static int stub_has;  /* records of an epoch */
-static int stub_dies; /* at so many more of them; 0: never */
+static uint64_t last_coming; /* that was prepared */
+static int stub_has;         /* records of an epoch */
+static int stub_dies;        /* at so many more of them; 0: never */
+static bool stub_fails, stub_waits;
 
 static void note(char c)
 {
@@ -44,6 +47,10 @@ static int stub_record(struct replica_device *d, const void *payload,
     assert_int_equal(
         epoch_disk_read(payload, len, &head, &rest, &rest_len, NULL), 0);
     if (!(head.flags & EPOCH_DISK_LIVE)) {
+        while (__atomic_load_n(&stub_waits, __ATOMIC_SEQ_CST))
+            usleep(1000);
+        if (stub_fails)
+            return err_set(why, "no space left");
         if (stub_dies && !--stub_dies) {
             note('!');
             return err_kind(why, ERR_GONE, "it died");
@@ -72,9 +79,11 @@ static int stub_again(struct replica_device *d, uint64_t epoch, struct err *why)
 }
 
 static int stub_prepare(struct replica_device *d, uint64_t epoch,
-                        uint64_t *kept, struct err *why)
+                        uint64_t coming, uint64_t *kept, struct err *why)
 {
     (void)d, (void)epoch, (void)why;
+    assert_int_not_equal(coming, last_coming);
+    last_coming = coming;
     note('p');
     *kept = 0;
     return 0;
@@ -88,6 +97,14 @@ static int stub_decide(struct replica_device *d, struct err *why)
     return 0;
 }
 
+static int stub_promote(struct replica_device *d, uint64_t epoch,
+                        struct err *why)
+{
+    (void)d, (void)epoch, (void)why;
+    note('t');
+    return 0;
+}
+
 static void stub_nothing(struct replica_device *d)
 {
     (void)d;
@@ -98,6 +115,7 @@ static const struct replica_device_ops stub_ops = {.record = stub_record,
                                                    .decide = stub_decide,
                                                    .drop = stub_drop,
                                                    .again = stub_again,
+                                                   .promote = stub_promote,
                                                    .free = stub_nothing};
 static struct replica_device stub = {.ops = &stub_ops, .max_bytes = 1 << 20};
 
@@ -105,7 +123,9 @@ static int start_with_disks(void **state)
 {
     (void)state;
     memset(disk_log, 0, sizeof disk_log);
+    last_coming = 0;
     stub_has = stub_dies = 0;
+    stub_fails = stub_waits = false;
     return peer_start_with(0, 2, 0, &stub);
 }
 
@@ -185,7 +205,53 @@ static void disks_that_die_get_all_again(void **state)
     stub_dies = 3; /* this one's successor lives */
     assert_int_equal(peer_commit_put(), 0);
     assert_true(peer_applied_soon(2));
-    assert_string_equal(disk_log, "pdr!xrr!arrrpd");
+    assert_string_equal(disk_log, "pdr!arr!arrrpd");
+}
+
+/* One record is under way; of those behind it none is given any more. */
+static void *wait_end(void *arg)
+{
+    (void)arg;
+    usleep(30000);
+    __atomic_store_n(&stub_waits, false, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+static void a_takeover_waits_for_one_record_at_most(void **state)
+{
+    pthread_t ender;
+
+    (void)state;
+    peer_epoch_put(1, 3, 1);
+    assert_true(peer_applied_soon(1));
+    peer_epoch_begin(2);
+    stub_waits = true;
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(disk_put(0, 64), 0);
+    assert_int_equal(pthread_create(&ender, NULL, wait_end, NULL), 0);
+    assert_int_equal(replica_takeover(peer.rep, &peer.e), 0);
+    pthread_join(ender, NULL);
+    assert_true(!strcmp(disk_log, "pdrt") || !strcmp(disk_log, "pdt"));
+}
+
+/* It is not asked again, and what it said is what the owner hears. */
+static void a_disk_that_fails_says_why_when_all_is_here(void **state)
+{
+    (void)state;
+    peer_epoch_put(1, 3, 1);
+    assert_true(peer_applied_soon(1));
+    peer_epoch_begin(2);
+    stub_fails = true;
+    assert_int_equal(disk_put(0, 64), 0);
+    assert_int_equal(peer_state_put(), 0);
+    assert_false(peer_acked_after_all(2));
+    assert_string_equal(peer_failure(), "");
+    assert_int_equal(peer_commit_put(), 0);
+    for (int i = 0; i < 5000 && !*peer_failure(); i++)
+        usleep(1000);
+    assert_non_null(strstr(peer_failure(), "no space left"));
+    assert_false(peer_acked_after_all(2));
+    assert_string_equal(disk_log, "pd");
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, start_with_disks, peer_end)
@@ -196,6 +262,8 @@ int main(void)
         T(disks_are_asked_between_epochs),
         T(disks_get_writes_as_they_come),
         T(disks_that_die_get_all_again),
+        T(a_takeover_waits_for_one_record_at_most),
+        T(a_disk_that_fails_says_why_when_all_is_here),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
