@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The backup's agent: the shell is built, and given up, by jobs; what the
- * primary is told when that is done. Loop thread, except for shell_run(). */
+ * primary is told when that is done. Loop thread, except for shell_run().
+ *
+ * Fault point: backup.giving_up (a replica is there). */
 #include "agent/backup.h"
 
 #include <stdio.h>
@@ -9,6 +11,7 @@
 
 #include "agent/job.h"
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "disk-replicate/device.h"
 
@@ -121,6 +124,8 @@ static int shell_run(void *arg, struct err *e)
     struct shell_job *j = arg;
     int rc;
 
+    if (j->rep)
+        fault_point("backup.giving_up");
     replica_free(j->rep);
     j->rep = NULL;
     if (agent_hv_open(&j->hv, e))
@@ -349,6 +354,14 @@ static void blueprint_build(struct backup *b)
     shell_start(b, true);
 }
 
+/* The primary did not wait for the answer to its STOP, and protects again. */
+static void stop_forget(struct backup *b)
+{
+    b->reply = REPLY_NOTHING;
+    b->stop = (struct wire_stop){0};
+    b->was_protected = false;
+}
+
 void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
 {
     struct agent *a = b->a;
@@ -363,6 +376,8 @@ void backup_on_blueprint(struct backup *b, const uint8_t *payload, size_t len)
     }
     if (!done)
         return;
+    if (b->reply == REPLY_STOPPED)
+        stop_forget(b);
     b->left_session = 0;
     if (b->work == WORK_DISCARD || b->work == WORK_BUILD) {
         b->build_due = b->session_no; /* shell_done() goes on with it */
