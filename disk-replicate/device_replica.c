@@ -193,8 +193,8 @@ static int disks_record(struct replica_device *dev, const void *payload,
     return piece(d, rest, rest_len, e);
 }
 
-static int disk_prepare(struct disk *d, uint64_t epoch, uint64_t coming,
-                        bool durable, struct err *e)
+static int prepare_ask(struct disk *d, uint64_t epoch, uint64_t coming,
+                       bool durable, struct err *e)
 {
     uint8_t p[32] = {0};
 
@@ -206,8 +206,14 @@ static int disk_prepare(struct disk *d, uint64_t epoch, uint64_t coming,
     put_le32(p + 12, durable);
     put_le64(p + 16, d->bytes);
     put_le64(p + 24, coming);
+    return diskctl_ask(&d->server, DISKCTL_PREPARE, p, sizeof p, e);
+}
+
+static int prepare_answer(struct disk *d, uint64_t epoch, struct err *e)
+{
     struct buf kept = {0};
-    int rc = diskctl_call(&d->server, DISKCTL_PREPARE, p, sizeof p, &kept, e);
+    int rc = diskctl_answer(&d->server, &kept, e);
+
     if (!rc && kept.len != 8)
         rc = err_set(e, "disk %s: malformed answer", d->server.id);
     if (!rc) {
@@ -219,19 +225,30 @@ static int disk_prepare(struct disk *d, uint64_t epoch, uint64_t coming,
     return rc;
 }
 
+/* All at once: with durable_ack each syncs. */
 static int disks_prepare(struct replica_device *dev, uint64_t epoch,
                          uint64_t coming, uint64_t *kept, struct err *e)
 {
     struct replica_disks *all = disks_of(dev);
+    struct err why[DISKS_MAX] = {0};
+    bool asked[DISKS_MAX];
+    int rc = 0;
 
     *kept = epoch;
+    for (int i = 0; i < all->n; i++)
+        asked[i] =
+            !prepare_ask(&all->disk[i], epoch, coming, all->durable, &why[i]);
     for (int i = 0; i < all->n; i++) {
-        if (disk_prepare(&all->disk[i], epoch, coming, all->durable, e))
-            return -1;
-        if (all->disk[i].kept < *kept)
-            *kept = all->disk[i].kept;
+        struct disk *d = &all->disk[i];
+        if (asked[i] && !prepare_answer(d, epoch, &why[i])) {
+            if (d->kept < *kept)
+                *kept = d->kept;
+        } else if (!rc) {
+            *e = why[i];
+            rc = -1;
+        }
     }
-    return 0;
+    return rc;
 }
 
 /* Of several disks none may be ahead of what the others still have after a
