@@ -10,7 +10,7 @@ set -u
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 case ${BUILD:=build} in /*) ;; *) BUILD=$TOP/$BUILD ;; esac
 GUEST=$BUILD/fake/guest
-WORK=$(mktemp -d -t understudy.XXXXXX)
+WORK=$(mktemp -d "${FAKE_DIR:-/tmp}/understudy.XXXXXX")
 T=1000 # ms, for hosts that are made from now on
 declare -A GUEST_PID PORT
 
