@@ -45,6 +45,11 @@ void socket_tune(int fd)
     option(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
 }
 
+void socket_cork(int fd, bool on)
+{
+    option(fd, IPPROTO_TCP, TCP_CORK, on);
+}
+
 int socket_nonblocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);

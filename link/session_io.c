@@ -300,7 +300,7 @@ static void rekey_when_due(struct link_session *s)
     ERR_clear_error();
 }
 
-static enum outcome write_some(struct link_session *s, struct err *e)
+static enum outcome write_all(struct link_session *s, struct err *e)
 {
     size_t budget = BURST;
 
@@ -318,6 +318,21 @@ static enum outcome write_some(struct link_session *s, struct err *e)
         output_sent(s, n);
     }
     return DONE;
+}
+
+/* TLS writes each of its records by itself: what has several goes out in
+ * segments that are as large as can be. */
+static enum outcome write_some(struct link_session *s, struct err *e)
+{
+    bool several =
+        output_next(s) && s->current->len - s->current_off > TLS_RECORD_BYTES;
+
+    if (several)
+        socket_cork(s->fd, true);
+    enum outcome o = write_all(s, e);
+    if (several)
+        socket_cork(s->fd, false);
+    return o;
 }
 
 static void tell_drained(struct link_session *s)

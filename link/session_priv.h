@@ -19,6 +19,7 @@
 #define FAIL_CLOSE_MS      1000
 #define LINGER_MS          500         /* for the peer to read our alert */
 #define BURST              (256 << 10) /* bytes each way, each iteration */
+#define TLS_RECORD_BYTES   (16 << 10)  /* at most, of payload */
 #define RESOLVED_MAX       8
 #define TCP_UNACKED_MS     30000
 #define TLS_REKEY_BYTES    (64ull << 30)
@@ -155,6 +156,8 @@ void connect_writable(struct link_session *s);
 void connect_late(struct link_session *s); /* the deadline passed */
 /* What sockets of sessions have in common; failures don't matter. */
 void socket_tune(int fd);
+/* While it is corked, only full segments go out. */
+void socket_cork(int fd, bool on);
 int socket_nonblocking(int fd);
 
 /* tls.c */
