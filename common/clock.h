@@ -19,6 +19,16 @@ static inline uint64_t clock_ns(void)
     return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
+/* The same to some milliseconds, and never a system call, as the other is in a
+ * dom0 whose TSC can't be relied upon. */
+static inline uint64_t clock_coarse_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
 /* Milliseconds since the epoch, for logs and status. */
 static inline uint64_t clock_wall_ms(void)
 {

@@ -206,6 +206,16 @@ void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len)
     pthread_mutex_unlock(&in->lock);
 }
 
+bool intent_duty_ready(struct duty *d, uint64_t offset, uint32_t len)
+{
+    struct duty_intent *in = &d->intent;
+
+    pthread_mutex_lock(&in->lock);
+    bool ready = !in->bits || intent_write(in->bits, offset, len);
+    pthread_mutex_unlock(&in->lock);
+    return ready;
+}
+
 /* --- Periods ---------------------------------------------------------------
  */
 

@@ -12,15 +12,18 @@
  * their disk can't be suspended, so it must not wait for the epoch that would
  * make room. */
 #define ROOM_MS 2000
-/* How long a write takes, for each of its bytes and each percent that is used
- * of the other half of what the log may hold: at the end 16 workers write 2 MB
- * a second by 4 KiB, and 8 by 1 MiB. */
-#define PACE_NS      80
+/* A writer is slowed down so that the other half of what the log may hold is
+ * full after this time at the earliest: each byte takes the longer the more of
+ * it is used, in percent, whose sum is PERCENTS. */
+#define PACE_FULL_NS (4 * NS_PER_SEC)
+#define PERCENTS     5050
 #define PACE_MAX_NS  (2 * NS_PER_SEC)
-#define STEP_BYTES   EXTENTS_DATA_MAX /* that are logged at once */
-#define PAGES_MAX    (64u << 20 >> 12)
-#define REBUILD_STEP 16 /* regions a request */
-#define REGION       TOUCHED_REGION
+/* The percent at which it takes a worker's time to wait for room. */
+#define READY_PERCENT 50
+#define STEP_BYTES    EXTENTS_DATA_MAX /* that are logged at once */
+#define PAGES_MAX     (64u << 20 >> 12)
+#define REBUILD_STEP  16 /* regions a request */
+#define REGION        TOUCHED_REGION
 
 /* --- The workers -----------------------------------------------------------
  */
@@ -105,27 +108,72 @@ static void log_lose(struct duty *d, enum disk_lost why)
                  diskctl_lost(why));
         page_store(&d->page->lost, why);
     }
+    d->pace_ns = 0;
     pthread_cond_broadcast(&d->room);
 }
 
-/* The lock is held, and given up while it waits. A writer that is faster than
- * the link becomes as slow, and no write waits for long. */
-static void pace(struct duty *d, uint64_t began, uint32_t len)
+/* The lock is held. A writer that is faster than the link becomes as slow, and
+ * no write waits for long. */
+static void pace_add(struct duty *d, uint32_t len)
 {
-    while (d->mode == DUTY_LOG && !d->page->lost) {
-        uint64_t ns = PACE_NS * (uint64_t)len;
-        ns *= epochlog_load(d->log).over_percent;
-        ns = ns < PACE_MAX_NS ? ns : PACE_MAX_NS;
-        struct timespec until = clock_timespec(began + ns);
-        if (!ns ||
-            pthread_cond_timedwait(&d->room, &d->lock, &until) == ETIMEDOUT)
-            return;
+    struct epochlog_load l = epochlog_load(d->log);
+    uint64_t percent = l.over_percent < 100 ? l.over_percent : 100;
+
+    if (!percent) {
+        d->pace_ns = 0;
+        return;
     }
+    uint64_t now = clock_ns();
+    if (d->pace_ns < now)
+        d->pace_ns = now;
+    d->pace_ns +=
+        len * percent * (PACE_FULL_NS / PERCENTS) / (l.half / 100 + 1);
+    if (d->pace_ns > now + PACE_MAX_NS)
+        d->pace_ns = now + PACE_MAX_NS;
 }
 
-/* The lock is held, and given up while it waits. */
+static uint64_t watch_pace(struct server_watch *w)
+{
+    struct duty *d = (struct duty *)w;
+
+    pthread_mutex_lock(&d->lock);
+    uint64_t until = d->pace_ns;
+    pthread_mutex_unlock(&d->lock);
+    return until && until > clock_ns() ? until : 0;
+}
+
+/* Until then, or until the clock was set back: a commit has made room. */
+static void watch_rest(struct server_watch *w, uint64_t until_ns)
+{
+    struct duty *d = (struct duty *)w;
+    struct timespec until = clock_timespec(until_ns);
+    int r = 0;
+
+    pthread_mutex_lock(&d->lock);
+    while (!r && d->pace_ns >= until_ns)
+        r = pthread_cond_timedwait(&d->room, &d->lock, &until);
+    pthread_mutex_unlock(&d->lock);
+}
+
+static bool watch_ready(struct server_watch *w, uint64_t offset, uint32_t len)
+{
+    struct duty *d = (struct duty *)w;
+
+    if (__atomic_load_n(&d->exact, __ATOMIC_SEQ_CST))
+        return false;
+    pthread_mutex_lock(&d->lock);
+    bool ready =
+        d->mode == DUTY_PLAIN ||
+        (d->mode == DUTY_LOG &&
+         (d->page->lost || epochlog_load(d->log).over_percent < READY_PERCENT));
+    pthread_mutex_unlock(&d->lock);
+    return ready && intent_duty_ready(d, offset, len);
+}
+
+/* The lock is held, and given up while it waits, until *until at most; {0}: it
+ * has not waited yet. */
 static void step_log(struct duty *d, uint64_t offset, uint32_t len,
-                     const void *data, const struct timespec *until)
+                     const void *data, struct timespec *until)
 {
     int r = 0;
 
@@ -136,6 +184,8 @@ static void step_log(struct duty *d, uint64_t offset, uint32_t len,
         if (in)
             return;
         page_store(&d->page->early, 1);
+        if (!until->tv_sec)
+            *until = clock_timespec(clock_ns() + ROOM_MS * NS_PER_MS);
         if (r == ETIMEDOUT)
             log_lose(d, DISK_LOST_ROOM);
         else
@@ -163,8 +213,7 @@ static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
 {
     struct duty *d = (struct duty *)w;
     const uint8_t *from = data;
-    uint64_t began = clock_ns();
-    struct timespec until = clock_timespec(began + ROOM_MS * NS_PER_MS);
+    struct timespec until = {0};
     uint32_t all = len;
 
     pthread_mutex_lock(&d->lock);
@@ -173,16 +222,21 @@ static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
         step_log(d, offset, n, from, &until);
         from = from ? from + n : NULL;
     }
-    pace(d, began, all);
+    /* No write waits both for room and for its turn. */
+    if (d->mode == DUTY_LOG && !d->page->lost && !until.tv_sec)
+        pace_add(d, all);
     pthread_mutex_unlock(&d->lock);
 }
 
 void duty_watch_init(struct server_watch *w)
 {
+    w->ready = watch_ready;
     w->ask = watch_ask;
     w->wrote = watch_wrote;
     w->failed = watch_failed;
     w->end = watch_end;
+    w->pace = watch_pace;
+    w->rest = watch_rest;
 }
 
 /* --- The primary's ---------------------------------------------------------
@@ -196,6 +250,7 @@ void duty_log_end(struct duty *d)
         d->mode = DUTY_PLAIN;
     epochlog_free(d->log);
     d->log = NULL;
+    d->pace_ns = 0;
     pthread_cond_broadcast(&d->room);
     pthread_mutex_unlock(&d->lock);
     page_store(&d->page->early, 0);
@@ -362,6 +417,8 @@ int duty_log_forget(struct duty *d, struct reader *r, struct err *e)
     if (can)
         touched_commit(&d->touched, cut);
     load_note(d);
+    if (!epochlog_load(d->log).over_percent)
+        d->pace_ns = 0;
     pthread_cond_broadcast(&d->room);
     pthread_mutex_unlock(&d->lock);
     if (kept)

@@ -80,7 +80,8 @@ struct duty {
     struct epochlog *log; /* LOG */
     struct touched touched;
     struct flight flight[SERVER_WORKERS_MAX]; /* writes under way */
-    bool exact; /* KEY.epoch is there; atomic, changed under `lock` */
+    uint64_t pace_ns; /* no write is answered before; 0: no need to wait */
+    bool exact;       /* KEY.epoch is there; atomic, changed under `lock` */
 
     /* The control thread's. */
     struct extents_builder piece;
@@ -128,6 +129,8 @@ void intent_duty_close(struct duty *d, bool end);
 /* A write of a worker begins, and is in `flight`; waits until its bits are
  * durable. */
 void intent_duty_write(struct duty *d, uint64_t offset, uint32_t len);
+/* That would not wait. The bits are set then, but may not be durable. */
+bool intent_duty_ready(struct duty *d, uint64_t offset, uint32_t len);
 /* A log begins, empty. */
 void intent_duty_begin(struct duty *d);
 /* The control thread's. All zero: there is none. */

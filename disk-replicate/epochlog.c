@@ -357,6 +357,7 @@ struct epochlog_load epochlog_load(const struct epochlog *log)
         .pages_used = log->pages - log->unused_count,
         .entries = log->entries,
         .entries_used = log->open.count + log->closed.count,
+        .half = (log->limit - log->limit / 2) * (uint64_t)EPOCHLOG_BLOCK,
     };
 
     l.early = l.pages_used > log->limit / 2 || l.entries_used > l.entries / 2;

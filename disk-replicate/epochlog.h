@@ -79,6 +79,7 @@ struct epochlog_load {
     bool early; /* more than half of the limit is used: an epoch is wanted */
     /* Of the other half, that is used; over 100 when more is than is to be. */
     unsigned over_percent;
+    uint64_t half; /* how much that is, of the pages, in bytes */
 };
 /* What is to be used of its pages, in bytes; 0: all. They can be, still. */
 void epochlog_limit(struct epochlog *log, uint64_t bytes);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The block server's workers; see server.h. Locks: `receive` is held by the
- * worker that reads a request, `send` by the one that writes an answer, `state`
- * for the rest, taken last and never while waiting for the disk. */
+ * worker that reads requests and does the quick ones, `send` by the one that
+ * writes answers, `state` for the rest, taken last and never while waiting for
+ * the disk. */
 #include "disk-replicate/server.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "common/clock.h"
 #include "common/iov.h"
 #include "common/thread.h"
 #include "disk-replicate/nbd.h"
@@ -20,6 +22,12 @@
 #define BUFFER_COMMON (1280u << 10) /* Linux's usual largest request */
 #define STACK_BYTES   (256u << 10)
 #define AHEAD_BYTES   (64u << 10) /* some requests for one call */
+
+#define QUICK_BYTES  (16u << 10) /* of a write that may be a quick one */
+#define QUICK_UNIT   4096u
+#define QUICK_MAX    16                /* that are answered together */
+#define QUICK_NS     (50 * NS_PER_MS)  /* took longer: it was none, and */
+#define NOT_QUICK_NS (100 * NS_PER_MS) /* there is none for so long */
 
 struct worker {
     struct server *server;
@@ -38,6 +46,7 @@ struct server {
     /* Under `receive`. */
     uint8_t ahead[AHEAD_BYTES]; /* received, not taken: from _at to _end */
     size_t ahead_at, ahead_end, ahead_want;
+    uint64_t quick_from_ns; /* again */
     bool ended;
     enum server_end end;
     struct err why;
@@ -49,8 +58,16 @@ struct server {
 struct job {
     struct nbd_header header;
     struct range range; /* of a write */
+    bool granted;       /* at once */
     bool zeroes;        /* a discard is one */
     int error;
+};
+
+/* Quick writes that were done. */
+struct batch {
+    unsigned n;
+    uint64_t rest_until_ns; /* before they are answered; 0: at once */
+    uint8_t reply[QUICK_MAX][NBD_REPLY_BYTES];
 };
 
 /* --- The socket ----------------------------------------------------------- */
@@ -122,6 +139,16 @@ static bool job_flushes(const struct job *j)
 }
 
 /* After half an answer nothing may follow; who receives sees the end, too. */
+static bool answer_send(struct server *s, struct iovec *iov, int n)
+{
+    pthread_mutex_lock(&s->send);
+    bool sent = send_all(s->fd, iov, n);
+    if (!sent)
+        shutdown(s->fd, SHUT_RDWR);
+    pthread_mutex_unlock(&s->send);
+    return sent;
+}
+
 static void job_answer(struct server *s, const struct job *j, uint8_t *data)
 {
     uint8_t reply[NBD_REPLY_BYTES];
@@ -130,11 +157,7 @@ static void job_answer(struct server *s, const struct job *j, uint8_t *data)
                            {data, reads ? j->header.length : 0}};
 
     nbd_reply_put(reply, j->header.handle, j->error);
-    pthread_mutex_lock(&s->send);
-    bool sent = send_all(s->fd, iov, 2);
-    if (!sent)
-        shutdown(s->fd, SHUT_RDWR);
-    pthread_mutex_unlock(&s->send);
+    bool sent = answer_send(s, iov, 2);
     if (sent && j->error && job_flushes(j))
         image_said(s->image, j->error);
 }
@@ -234,8 +257,15 @@ static void range_take(struct server *s, struct job *j)
     j->range.offset = h->offset;
     j->range.length = job_writes(j) && !j->error ? h->length : 0;
     pthread_mutex_lock(&s->state);
-    ranges_take(&s->ranges, &j->range);
+    j->granted = ranges_take(&s->ranges, &j->range);
     pthread_mutex_unlock(&s->state);
+}
+
+/* Until when its answer has to wait; 0: it has not. */
+static uint64_t job_rest(struct server *s, const struct job *j)
+{
+    return s->watch && job_writes(j) && !j->error ? s->watch->pace(s->watch)
+                                                  : 0;
 }
 
 /* --- Workers -------------------------------------------------------------- */
@@ -286,6 +316,85 @@ static bool job_read(struct server *s, struct job *j, uint8_t *data)
     return true;
 }
 
+/* --- Quick ones ------------------------------------------------------------
+ *
+ * No other thread has to be woken for a write that only goes into memory, and
+ * whoever waits for answers is woken once for several. */
+
+/* What is not whole pages may have to be read before it is written. */
+static bool may_be_quick(const struct nbd_header *h)
+{
+    return h->command == NBD_WRITE && !h->flags && h->length <= QUICK_BYTES &&
+           (h->offset | h->length) % QUICK_UNIT == 0;
+}
+
+/* All of the next request was received, and it may be one. */
+static bool next_may_be_quick(const struct server *s)
+{
+    size_t there = s->ahead_end - s->ahead_at;
+    struct nbd_header h;
+
+    return there >= NBD_REQUEST_BYTES &&
+           nbd_request_get(s->ahead + s->ahead_at, &h) && may_be_quick(&h) &&
+           there - NBD_REQUEST_BYTES >= h.length;
+}
+
+static bool job_is_quick(const struct server *s, const struct job *j)
+{
+    const struct nbd_header *h = &j->header;
+    struct server_watch *w = s->watch;
+
+    return may_be_quick(h) && !j->error && j->granted &&
+           clock_coarse_ns() >= s->quick_from_ns &&
+           (!w || w->ready(w, h->offset, h->length));
+}
+
+static void quick_do(struct server *s, struct job *j, uint8_t *data,
+                     struct batch *b)
+{
+    uint64_t began = clock_coarse_ns();
+
+    job_run(s, j, data);
+    job_end(s, j);
+    nbd_reply_put(b->reply[b->n++], j->header.handle, j->error);
+    b->rest_until_ns = job_rest(s, j);
+    uint64_t now = clock_coarse_ns();
+    if (now - began > QUICK_NS)
+        s->quick_from_ns = now + NOT_QUICK_NS;
+}
+
+static void batch_answer(struct server *s, struct batch *b)
+{
+    struct iovec iov = {b->reply, b->n * NBD_REPLY_BYTES};
+
+    if (b->n)
+        (void)answer_send(s, &iov, 1);
+    b->n = 0;
+}
+
+enum received { RECEIVED_END, RECEIVED_JOB, RECEIVED_REST };
+
+/* The lock `receive` is held. Quick ones are done, until there is one that is
+ * not, in j, or until their answers have to wait. What is not answered is in b,
+ * with a job as well. */
+static enum received jobs_receive(struct server *s, struct job *j,
+                                  uint8_t *data, struct batch *b)
+{
+    for (;;) {
+        *j = (struct job){0};
+        if (!job_read(s, j, data))
+            return RECEIVED_END;
+        if (!job_is_quick(s, j))
+            return RECEIVED_JOB;
+        quick_do(s, j, data, b);
+        if (b->n < QUICK_MAX && next_may_be_quick(s))
+            continue;
+        if (b->rest_until_ns)
+            return RECEIVED_REST;
+        batch_answer(s, b);
+    }
+}
+
 /* Pages of an unusually large request go back (Linux 5.18; else they stay). */
 static void buffer_trim(uint8_t *buffer, uint32_t used)
 {
@@ -294,25 +403,38 @@ static void buffer_trim(uint8_t *buffer, uint32_t used)
                 MADV_DONTNEED_LOCKED);
 }
 
+static void job_serve(struct server *s, struct job *j, uint8_t *data)
+{
+    range_wait(s, &j->range);
+    job_run(s, j, data);
+    job_end(s, j);
+    uint64_t until = job_rest(s, j);
+    if (until)
+        s->watch->rest(s->watch, until);
+    job_answer(s, j, data);
+    if (j->header.command == NBD_READ || j->header.command == NBD_WRITE)
+        buffer_trim(data, j->header.length);
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     struct server *s = w->server;
+    enum received what;
 
-    for (;;) {
-        struct job j = {0};
+    do {
+        struct batch b = {0};
+        struct job j;
         pthread_mutex_lock(&s->receive);
-        bool any = job_read(s, &j, w->buffer);
+        what = jobs_receive(s, &j, w->buffer, &b);
         pthread_mutex_unlock(&s->receive);
-        if (!any)
-            return NULL;
-        range_wait(s, &j.range);
-        job_run(s, &j, w->buffer);
-        job_end(s, &j);
-        job_answer(s, &j, w->buffer);
-        if (j.header.command == NBD_READ || j.header.command == NBD_WRITE)
-            buffer_trim(w->buffer, j.header.length);
-    }
+        if (b.rest_until_ns)
+            s->watch->rest(s->watch, b.rest_until_ns);
+        batch_answer(s, &b);
+        if (what == RECEIVED_JOB)
+            job_serve(s, &j, w->buffer);
+    } while (what != RECEIVED_END);
+    return NULL;
 }
 
 int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
@@ -324,6 +446,7 @@ int server_run(struct server *s, int fd, enum server_end *end, struct err *why)
     s->ended = false;
     s->ahead_at = s->ahead_end = 0;
     s->ahead_want = AHEAD_BYTES;
+    s->quick_from_ns = 0;
     err_clear(&s->why);
     while (started < s->workers && !rc) {
         rc = thread_start(&s->worker[started].thread, STACK_BYTES, worker_main,

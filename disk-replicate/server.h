@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Serving one image on a connected socket, with the transmission phase of NBD
  * (nbd.h): some workers, each of which takes a request off the socket, does it
- * and answers. Writes that overlap are done in the order in which they came.
- * Who else has to know of each request is a server_watch. */
+ * and answers. Small writes that don't have to wait for anything are done by
+ * the one who receives, several in a row, and answered together. Writes that
+ * overlap are done in the order in which they came. Who else has to know of
+ * each request is a server_watch. */
 #ifndef DISK_REPLICATE_SERVER_H
 #define DISK_REPLICATE_SERVER_H
 
@@ -34,6 +36,9 @@ struct server_watch {
     /* Before each; an errno refuses it. May wait. */
     int (*ask)(struct server_watch *w, bool writes, uint64_t offset,
                uint32_t len);
+    /* Before that, by whoever receives, so it must not wait: for this write
+     * neither ask() nor wrote() is going to wait, as far as can be seen. */
+    bool (*ready)(struct server_watch *w, uint64_t offset, uint32_t len);
     /* After each that wrote, before it is answered and before an overlapping
      * one begins. `data` NULL: zeroes. */
     void (*wrote)(struct server_watch *w, uint64_t offset, uint32_t len,
@@ -42,6 +47,11 @@ struct server_watch {
     void (*failed)(struct server_watch *w, bool writes);
     /* After each that writes and was not refused, behind `wrote`. */
     void (*end)(struct server_watch *w, uint64_t offset, uint32_t len);
+    /* Before what was written is answered, by whoever writes too fast: until
+     * when, see clock_ns(); 0: at once. And the wait, by one who holds
+     * nothing; it may end early. */
+    uint64_t (*pace)(struct server_watch *w);
+    void (*rest)(struct server_watch *w, uint64_t until_ns);
     /* Discards have to read as zeroes; else they are hints, nobody is told of
      * them, and what they leave is seen by reading. Atomic. */
     bool discards_zero;

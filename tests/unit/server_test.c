@@ -17,82 +17,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "disk-replicate/server.h"
 #include "tests/lib/nbd_client.h"
 #include "tests/lib/plug.h"
-
-#define BYTES (4u << 20)
-
-struct bench {
-    char path[64];
-    struct image image;
-    struct server *server;
-    pthread_t thread;
-    int fd, server_fd;
-    enum server_end end;
-    struct err why;
-};
-
-static void *serve(void *arg)
-{
-    struct bench *b = arg;
-
-    assert_int_equal(server_run(b->server, b->server_fd, &b->end, &b->why), 0);
-    close(b->server_fd);
-    return NULL;
-}
-
-static void connect_again(struct bench *b)
-{
-    int pair[2];
-
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-    b->fd = pair[0];
-    b->server_fd = pair[1];
-    assert_int_equal(pthread_create(&b->thread, NULL, serve, b), 0);
-}
-
-static void begin(struct bench *b, bool read_only)
-{
-    struct err e = ERR_INIT;
-
-    memset(b, 0, sizeof *b);
-    strcpy(b->path, "/tmp/understudy-image-XXXXXX");
-    int fd = mkstemp(b->path);
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, BYTES), 0);
-    close(fd);
-    if (image_open(&b->image, b->path, read_only, 0, &e) ||
-        server_open(&b->server, &b->image, 8, &e))
-        fail_msg("%s", e.text);
-    connect_again(b);
-}
-
-static void connection_end(struct bench *b)
-{
-    pthread_join(b->thread, NULL);
-    close(b->fd);
-}
-
-static void finish(struct bench *b)
-{
-    struct nbd_header bye = {.command = NBD_DISCONNECT_NOW};
-
-    client_send(b->fd, &bye, NULL);
-    connection_end(b);
-    server_close(b->server);
-    image_close(&b->image);
-    unlink(b->path);
-}
-
-/* What the file itself holds. */
-static uint8_t byte_at(struct bench *b, off_t offset)
-{
-    uint8_t c = 0;
-
-    assert_int_equal(pread(b->image.store.fd, &c, 1, offset), 1);
-    return c;
-}
+#include "tests/lib/server_bench.h"
 
 static long blocks_of(struct bench *b)
 {
@@ -108,17 +35,17 @@ static void what_is_written_is_read(void **s)
     uint8_t out[8192], in[8192];
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     memset(out, 0x5a, sizeof out);
     for (uint16_t fua = 0; fua < 2; fua++) {
         assert_int_equal(client_do(b.fd, NBD_WRITE, fua, 512, 8192, out), 0);
         assert_int_equal(client_do(b.fd, NBD_READ, 0, 512, 8192, in), 0);
         assert_memory_equal(in, out, sizeof in);
     }
-    assert_int_equal(byte_at(&b, 511), 0);
-    assert_int_equal(byte_at(&b, 512), 0x5a);
+    assert_int_equal(bench_byte(&b, 511), 0);
+    assert_int_equal(bench_byte(&b, 512), 0x5a);
     assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), 0);
-    finish(&b);
+    bench_finish(&b);
     assert_int_equal(b.end, SERVER_DISCONNECTED);
 }
 
@@ -142,21 +69,21 @@ static void an_error_that_nobody_heard_is_said_again(void **s)
     struct bench b;
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     ops = *b.image.store.ops;
     ops.sync = sync_hangs_up;
     b.image.store.ops = &ops;
     hung_up = &b;
     assert_true(client_send(b.fd, &flush, NULL));
-    connection_end(&b);
+    bench_connection_end(&b);
     assert_null(hung_up);
-    connect_again(&b);
+    bench_connect(&b);
     assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), EIO);
     /* That it was sent is noted behind the answer. */
     while (__atomic_load_n(&b.image.here_unsaid, __ATOMIC_SEQ_CST))
         sched_yield();
     assert_int_equal(client_do(b.fd, NBD_FLUSH, 0, 0, 0, NULL), 0);
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void discards_and_zeroes_read_as_zeroes(void **s)
@@ -173,7 +100,7 @@ static void discards_and_zeroes_read_as_zeroes(void **s)
                 {NBD_WRITE_ZEROES, NBD_NO_HOLE, false}};
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     memset(out, 0x77, sizeof out);
     for (unsigned i = 0; i < sizeof ways / sizeof *ways; i++) {
         assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 0, 65536, out), 0);
@@ -186,7 +113,7 @@ static void discards_and_zeroes_read_as_zeroes(void **s)
             assert_int_equal(in[k], k < 4096 || k >= 36864 ? 0x77 : 0);
         assert_int_equal(blocks_of(&b) < full, ways[i].hole);
     }
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void what_can_not_be_is_refused(void **s)
@@ -195,14 +122,15 @@ static void what_can_not_be_is_refused(void **s)
     static uint8_t data[4096];
 
     (void)s;
-    begin(&b, false);
-    assert_int_equal(client_do(b.fd, NBD_READ, 0, BYTES - 512, 1024, data),
-                     EINVAL);
+    bench_begin(&b, false);
+    assert_int_equal(
+        client_do(b.fd, NBD_READ, 0, BENCH_BYTES - 512, 1024, data), EINVAL);
     assert_int_equal(client_do(b.fd, NBD_READ, 0, UINT64_MAX, 512, data),
                      EINVAL);
-    assert_int_equal(client_do(b.fd, NBD_WRITE, 0, BYTES - 512, 1024, data),
+    assert_int_equal(
+        client_do(b.fd, NBD_WRITE, 0, BENCH_BYTES - 512, 1024, data), ENOSPC);
+    assert_int_equal(client_do(b.fd, NBD_TRIM, 0, BENCH_BYTES, 1, NULL),
                      ENOSPC);
-    assert_int_equal(client_do(b.fd, NBD_TRIM, 0, BYTES, 1, NULL), ENOSPC);
     assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, NBD_LENGTH_MAX + 1, data),
                      EINVAL);
     assert_int_equal(client_do(b.fd, 99, 0, 0, 0, NULL), EINVAL);
@@ -211,7 +139,7 @@ static void what_can_not_be_is_refused(void **s)
     struct server_counts c;
     server_counts(b.server, &c);
     assert_int_equal(c.errors, 7);
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void a_read_only_image_stays_as_it_is(void **s)
@@ -220,14 +148,14 @@ static void a_read_only_image_stays_as_it_is(void **s)
     static uint8_t data[4096] = {1};
 
     (void)s;
-    begin(&b, true);
+    bench_begin(&b, true);
     assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 0, 4096, data), EPERM);
     assert_int_equal(client_do(b.fd, NBD_TRIM, 0, 0, 4096, NULL), EPERM);
     assert_int_equal(client_do(b.fd, NBD_WRITE_ZEROES, 0, 0, 4096, NULL),
                      EPERM);
     assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, 4096, data), 0);
     assert_int_equal(data[0], 0);
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void the_largest_request_fits(void **s)
@@ -236,7 +164,7 @@ static void the_largest_request_fits(void **s)
     uint8_t *data = malloc(NBD_LENGTH_MAX);
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     assert_int_equal(truncate(b.path, 2ll * NBD_LENGTH_MAX), 0);
     b.image.bytes = 2ull * NBD_LENGTH_MAX;
     memset(data, 0x42, NBD_LENGTH_MAX);
@@ -247,24 +175,13 @@ static void the_largest_request_fits(void **s)
                      0);
     assert_int_equal(data[0], 0x42);
     assert_int_equal(data[NBD_LENGTH_MAX - 1], 0x42);
-    finish(&b);
+    bench_finish(&b);
     free(data);
 }
 
 /* --- Many at once --------------------------------------------------------- */
 
 #define DEPTH 32
-
-static void take_answers(int fd, unsigned n)
-{
-    uint64_t handle;
-    int error;
-
-    while (n-- > 0) {
-        assert_true(client_answer(fd, &handle, &error));
-        assert_int_equal(error, 0);
-    }
-}
 
 /* Overlapping writes that are under way at once end in the order in which
  * they were sent. */
@@ -275,7 +192,7 @@ static void overlapping_writes_keep_their_order(void **s)
     uint64_t seed = 7;
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     for (unsigned round = 0; round < 300; round++) {
         for (unsigned i = 0; i < DEPTH; i++) {
             uint32_t at = (uint32_t)(plug_random(&seed) % 64) * 512;
@@ -288,11 +205,11 @@ static void overlapping_writes_keep_their_order(void **s)
             memset(expect + at, zero ? 0 : fill, len);
             assert_true(client_send(b.fd, &h, data));
         }
-        take_answers(b.fd, DEPTH);
+        bench_answers(&b, DEPTH);
         assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, 65536, in), 0);
         assert_memory_equal(in, expect, sizeof in);
     }
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void send_in_pieces(int fd, const uint8_t *p, size_t len, uint64_t *seed)
@@ -313,17 +230,18 @@ static void requests_come_in_any_pieces(void **s)
 {
     static const uint32_t lengths[] = {512, 4096, 32768, 40960, 65536, 262144};
     static uint8_t stream[DEPTH * (262144 + NBD_REQUEST_BYTES)];
-    static uint8_t expect[BYTES], in[BYTES];
+    static uint8_t expect[BENCH_BYTES], in[BENCH_BYTES];
     uint64_t seed = 11;
     struct bench b;
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     for (unsigned round = 0; round < 40; round++) {
         size_t at = 0;
         for (unsigned i = 0; i < DEPTH; i++) {
             uint32_t len = lengths[plug_random(&seed) % 6];
-            uint64_t to = plug_random(&seed) % ((BYTES - len) / 512) * 512;
+            uint64_t to =
+                plug_random(&seed) % ((BENCH_BYTES - len) / 512) * 512;
             struct nbd_header h = {0, NBD_WRITE, i, to, len};
             nbd_request_put(stream + at, &h);
             at += NBD_REQUEST_BYTES;
@@ -332,11 +250,11 @@ static void requests_come_in_any_pieces(void **s)
             at += len;
         }
         send_in_pieces(b.fd, stream, at, &seed);
-        take_answers(b.fd, DEPTH);
-        assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, BYTES, in), 0);
-        assert_memory_equal(in, expect, BYTES);
+        bench_answers(&b, DEPTH);
+        assert_int_equal(client_do(b.fd, NBD_READ, 0, 0, BENCH_BYTES, in), 0);
+        assert_memory_equal(in, expect, BENCH_BYTES);
     }
-    finish(&b);
+    bench_finish(&b);
 }
 
 /* --- Ends ----------------------------------------------------------------- */
@@ -348,21 +266,21 @@ static void after_a_lost_connection_the_next_serves(void **s)
     static uint8_t data[4096];
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     for (unsigned i = 0; i < 50; i++) {
         memset(data, (int)i + 1, sizeof data);
         struct nbd_header h = {0, NBD_WRITE, i, 0, sizeof data};
         for (unsigned k = 0; k < i % 8; k++)
             assert_true(client_send(b.fd, &h, data));
         shutdown(b.fd, SHUT_RDWR);
-        connection_end(&b);
+        bench_connection_end(&b);
         assert_int_equal(b.end, SERVER_LOST);
-        connect_again(&b);
+        bench_connect(&b);
         memset(data, 0xff, sizeof data);
         assert_int_equal(client_do(b.fd, NBD_WRITE, 0, 0, 4096, data), 0);
-        assert_int_equal(byte_at(&b, 0), 0xff);
+        assert_int_equal(bench_byte(&b, 0), 0xff);
     }
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void nonsense_ends_the_connection(void **s)
@@ -372,24 +290,24 @@ static void nonsense_ends_the_connection(void **s)
     struct nbd_header h = {0, NBD_WRITE, 1, 0, NBD_LENGTH_MAX + 1};
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     assert_int_equal(send(b.fd, junk, sizeof junk, 0), sizeof junk);
-    connection_end(&b);
+    bench_connection_end(&b);
     assert_int_equal(b.end, SERVER_LOST);
     assert_non_null(strstr(b.why.text, "no request"));
-    connect_again(&b);
+    bench_connect(&b);
     uint8_t head[NBD_REQUEST_BYTES];
     nbd_request_put(head, &h);
     assert_int_equal(send(b.fd, head, sizeof head, 0), sizeof head);
-    connection_end(&b);
+    bench_connection_end(&b);
     assert_int_equal(b.end, SERVER_LOST);
-    connect_again(&b);
+    bench_connect(&b);
     assert_int_equal(send(b.fd, head, 5, 0), 5); /* half a request */
     shutdown(b.fd, SHUT_WR);
-    connection_end(&b);
+    bench_connection_end(&b);
     assert_int_equal(b.end, SERVER_LOST);
-    connect_again(&b);
-    finish(&b);
+    bench_connect(&b);
+    bench_finish(&b);
 }
 
 /* --- The image ------------------------------------------------------------ */
@@ -401,12 +319,12 @@ static void an_image_is_opened_once(void **s)
     struct err e = ERR_INIT;
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     assert_int_equal(image_open(&other, b.path, false, 30, &e), -1);
     assert_int_equal(e.kind, ERR_REFUSED);
     assert_non_null(strstr(e.text, "in use"));
     assert_int_equal(image_open(&other, b.path, true, 0, &e), -1);
-    finish(&b);
+    bench_finish(&b);
 }
 
 static void an_image_has_whole_sectors(void **s)
@@ -439,11 +357,11 @@ static void a_shortened_image_gives_errors(void **s)
     static uint8_t data[4096];
 
     (void)s;
-    begin(&b, false);
+    bench_begin(&b, false);
     assert_int_equal(truncate(b.path, 8192), 0);
     assert_int_equal(client_do(b.fd, NBD_READ, 0, 8192, 4096, data), EIO);
     assert_int_equal(client_do(b.fd, NBD_READ, 0, 4096, 4096, data), 0);
-    finish(&b);
+    bench_finish(&b);
 }
 
 int main(void)
