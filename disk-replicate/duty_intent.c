@@ -210,7 +210,8 @@ bool intent_duty_ready(struct duty *d, uint64_t offset, uint32_t len)
 {
     struct duty_intent *in = &d->intent;
 
-    pthread_mutex_lock(&in->lock);
+    if (pthread_mutex_trylock(&in->lock)) /* it may be held over a sync */
+        return false;
     bool ready = !in->bits || intent_write(in->bits, offset, len);
     pthread_mutex_unlock(&in->lock);
     return ready;

@@ -12,12 +12,13 @@
  * their disk can't be suspended, so it must not wait for the epoch that would
  * make room. */
 #define ROOM_MS 2000
-/* A writer is slowed down so that the other half of what the log may hold is
- * full after this time at the earliest: each byte takes the longer the more of
- * it is used, in percent, whose sum is PERCENTS. */
+/* A writer is slowed down so that small writes take this time to fill the other
+ * half of what the log may hold: each byte takes the longer the more of it is
+ * used, in percent, whose sum is PERCENTS. */
 #define PACE_FULL_NS (4 * NS_PER_SEC)
 #define PERCENTS     5050
 #define PACE_MAX_NS  (2 * NS_PER_SEC)
+#define ZEROED_BYTES 64 /* a block of zeroes counts for, without a page */
 /* The percent at which it takes a worker's time to wait for room. */
 #define READY_PERCENT 50
 #define STEP_BYTES    EXTENTS_DATA_MAX /* that are logged at once */
@@ -112,34 +113,33 @@ static void log_lose(struct duty *d, enum disk_lost why)
     pthread_cond_broadcast(&d->room);
 }
 
+/* The lock is held. */
+static void pace_reset(struct duty *d)
+{
+    if (d->pace_ns)
+        pthread_cond_broadcast(&d->room);
+    d->pace_ns = 0;
+}
+
 /* The lock is held. A writer that is faster than the link becomes as slow, and
- * no write waits for long. */
-static void pace_add(struct duty *d, uint32_t len)
+ * no write waits for long. Until when this one does; 0: it need not. */
+static uint64_t pace(struct duty *d, uint32_t bytes)
 {
     struct epochlog_load l = epochlog_load(d->log);
     uint64_t percent = l.over_percent < 100 ? l.over_percent : 100;
 
     if (!percent) {
-        d->pace_ns = 0;
-        return;
+        pace_reset(d);
+        return 0;
     }
     uint64_t now = clock_ns();
     if (d->pace_ns < now)
         d->pace_ns = now;
     d->pace_ns +=
-        len * percent * (PACE_FULL_NS / PERCENTS) / (l.half / 100 + 1);
+        bytes * percent * (PACE_FULL_NS / PERCENTS) / (l.half / 100 + 1);
     if (d->pace_ns > now + PACE_MAX_NS)
         d->pace_ns = now + PACE_MAX_NS;
-}
-
-static uint64_t watch_pace(struct server_watch *w)
-{
-    struct duty *d = (struct duty *)w;
-
-    pthread_mutex_lock(&d->lock);
-    uint64_t until = d->pace_ns;
-    pthread_mutex_unlock(&d->lock);
-    return until && until > clock_ns() ? until : 0;
+    return d->pace_ns;
 }
 
 /* Until then, or until the clock was set back: a commit has made room. */
@@ -208,13 +208,14 @@ static void watch_failed(struct server_watch *w, bool writes)
     duty_log_lose((struct duty *)w, writes ? DISK_LOST_WRITE : DISK_LOST_SYNC);
 }
 
-static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
-                        const void *data)
+static uint64_t watch_wrote(struct server_watch *w, uint64_t offset,
+                            uint32_t len, const void *data)
 {
     struct duty *d = (struct duty *)w;
     const uint8_t *from = data;
     struct timespec until = {0};
-    uint32_t all = len;
+    uint32_t bytes = data ? len : len / EPOCHLOG_BLOCK * ZEROED_BYTES;
+    uint64_t rest = 0;
 
     pthread_mutex_lock(&d->lock);
     for (uint32_t n; len > 0; offset += n, len -= n) {
@@ -224,8 +225,9 @@ static void watch_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
     }
     /* No write waits both for room and for its turn. */
     if (d->mode == DUTY_LOG && !d->page->lost && !until.tv_sec)
-        pace_add(d, all);
+        rest = pace(d, bytes);
     pthread_mutex_unlock(&d->lock);
+    return rest;
 }
 
 void duty_watch_init(struct server_watch *w)
@@ -235,7 +237,6 @@ void duty_watch_init(struct server_watch *w)
     w->wrote = watch_wrote;
     w->failed = watch_failed;
     w->end = watch_end;
-    w->pace = watch_pace;
     w->rest = watch_rest;
 }
 
@@ -413,12 +414,13 @@ int duty_log_forget(struct duty *d, struct reader *r, struct err *e)
     if (d->mode != DUTY_LOG)
         return err_set(e, "it logs nothing");
     pthread_mutex_lock(&d->lock);
+    unsigned before = epochlog_load(d->log).over_percent;
     bool can = epochlog_commit(d->log, cut);
     if (can)
         touched_commit(&d->touched, cut);
     load_note(d);
-    if (!epochlog_load(d->log).over_percent)
-        d->pace_ns = 0;
+    if (epochlog_load(d->log).over_percent <= before / 2)
+        pace_reset(d);
     pthread_cond_broadcast(&d->room);
     pthread_mutex_unlock(&d->lock);
     if (kept)

@@ -26,7 +26,7 @@
 #define QUICK_BYTES  (16u << 10) /* of a write that may be a quick one */
 #define QUICK_UNIT   4096u
 #define QUICK_MAX    16                /* that are answered together */
-#define QUICK_NS     (50 * NS_PER_MS)  /* took longer: it was none, and */
+#define QUICK_NS     (20 * NS_PER_MS)  /* took longer: it was none, and */
 #define NOT_QUICK_NS (100 * NS_PER_MS) /* there is none for so long */
 
 struct worker {
@@ -61,12 +61,13 @@ struct job {
     bool granted;       /* at once */
     bool zeroes;        /* a discard is one */
     int error;
+    uint64_t rest_until_ns; /* before it is answered; 0: at once */
 };
 
 /* Quick writes that were done. */
 struct batch {
     unsigned n;
-    uint64_t rest_until_ns; /* before they are answered; 0: at once */
+    uint64_t rest_until_ns; /* of the last */
     uint8_t reply[QUICK_MAX][NBD_REPLY_BYTES];
 };
 
@@ -204,8 +205,8 @@ static void job_run(struct server *s, struct job *j, uint8_t *data)
     if (w && j->error && h->command != NBD_READ)
         w->failed(w, job_writes(j));
     else if (w && job_writes(j) && (h->command != NBD_TRIM || j->zeroes))
-        w->wrote(w, h->offset, h->length,
-                 h->command == NBD_WRITE ? data : NULL);
+        j->rest_until_ns = w->wrote(w, h->offset, h->length,
+                                    h->command == NBD_WRITE ? data : NULL);
     if (w && job_writes(j))
         w->end(w, h->offset, h->length);
 }
@@ -259,13 +260,6 @@ static void range_take(struct server *s, struct job *j)
     pthread_mutex_lock(&s->state);
     j->granted = ranges_take(&s->ranges, &j->range);
     pthread_mutex_unlock(&s->state);
-}
-
-/* Until when its answer has to wait; 0: it has not. */
-static uint64_t job_rest(struct server *s, const struct job *j)
-{
-    return s->watch && job_writes(j) && !j->error ? s->watch->pace(s->watch)
-                                                  : 0;
 }
 
 /* --- Workers -------------------------------------------------------------- */
@@ -328,25 +322,23 @@ static bool may_be_quick(const struct nbd_header *h)
            (h->offset | h->length) % QUICK_UNIT == 0;
 }
 
-/* All of the next request was received, and it may be one. */
-static bool next_may_be_quick(const struct server *s)
+static bool is_ready(const struct server *s, const struct nbd_header *h)
+{
+    struct server_watch *w = s->watch;
+
+    return may_be_quick(h) && clock_coarse_ns() >= s->quick_from_ns &&
+           (!w || w->ready(w, h->offset, h->length));
+}
+
+/* All of the next request was received, and it is one, as it looks. */
+static bool next_is_quick(const struct server *s)
 {
     size_t there = s->ahead_end - s->ahead_at;
     struct nbd_header h;
 
     return there >= NBD_REQUEST_BYTES &&
-           nbd_request_get(s->ahead + s->ahead_at, &h) && may_be_quick(&h) &&
-           there - NBD_REQUEST_BYTES >= h.length;
-}
-
-static bool job_is_quick(const struct server *s, const struct job *j)
-{
-    const struct nbd_header *h = &j->header;
-    struct server_watch *w = s->watch;
-
-    return may_be_quick(h) && !j->error && j->granted &&
-           clock_coarse_ns() >= s->quick_from_ns &&
-           (!w || w->ready(w, h->offset, h->length));
+           nbd_request_get(s->ahead + s->ahead_at, &h) &&
+           there - NBD_REQUEST_BYTES >= h.length && is_ready(s, &h);
 }
 
 static void quick_do(struct server *s, struct job *j, uint8_t *data,
@@ -357,7 +349,7 @@ static void quick_do(struct server *s, struct job *j, uint8_t *data,
     job_run(s, j, data);
     job_end(s, j);
     nbd_reply_put(b->reply[b->n++], j->header.handle, j->error);
-    b->rest_until_ns = job_rest(s, j);
+    b->rest_until_ns = j->rest_until_ns;
     uint64_t now = clock_coarse_ns();
     if (now - began > QUICK_NS)
         s->quick_from_ns = now + NOT_QUICK_NS;
@@ -376,7 +368,7 @@ enum received { RECEIVED_END, RECEIVED_JOB, RECEIVED_REST };
 
 /* The lock `receive` is held. Quick ones are done, until there is one that is
  * not, in j, or until their answers have to wait. What is not answered is in b,
- * with a job as well. */
+ * with a job as well: the rare one that only looked quick. */
 static enum received jobs_receive(struct server *s, struct job *j,
                                   uint8_t *data, struct batch *b)
 {
@@ -384,10 +376,10 @@ static enum received jobs_receive(struct server *s, struct job *j,
         *j = (struct job){0};
         if (!job_read(s, j, data))
             return RECEIVED_END;
-        if (!job_is_quick(s, j))
+        if (j->error || !j->granted || (!b->n && !is_ready(s, &j->header)))
             return RECEIVED_JOB;
         quick_do(s, j, data, b);
-        if (b->n < QUICK_MAX && next_may_be_quick(s))
+        if (b->n < QUICK_MAX && next_is_quick(s))
             continue;
         if (b->rest_until_ns)
             return RECEIVED_REST;
@@ -408,9 +400,8 @@ static void job_serve(struct server *s, struct job *j, uint8_t *data)
     range_wait(s, &j->range);
     job_run(s, j, data);
     job_end(s, j);
-    uint64_t until = job_rest(s, j);
-    if (until)
-        s->watch->rest(s->watch, until);
+    if (j->rest_until_ns)
+        s->watch->rest(s->watch, j->rest_until_ns);
     job_answer(s, j, data);
     if (j->header.command == NBD_READ || j->header.command == NBD_WRITE)
         buffer_trim(data, j->header.length);
@@ -428,7 +419,7 @@ static void *worker_main(void *arg)
         pthread_mutex_lock(&s->receive);
         what = jobs_receive(s, &j, w->buffer, &b);
         pthread_mutex_unlock(&s->receive);
-        if (b.rest_until_ns)
+        if (what == RECEIVED_REST)
             s->watch->rest(s->watch, b.rest_until_ns);
         batch_answer(s, &b);
         if (what == RECEIVED_JOB)

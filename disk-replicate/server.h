@@ -40,18 +40,16 @@ struct server_watch {
      * neither ask() nor wrote() is going to wait, as far as can be seen. */
     bool (*ready)(struct server_watch *w, uint64_t offset, uint32_t len);
     /* After each that wrote, before it is answered and before an overlapping
-     * one begins. `data` NULL: zeroes. */
-    void (*wrote)(struct server_watch *w, uint64_t offset, uint32_t len,
-                  const void *data);
+     * one begins. `data` NULL: zeroes. Until when it is not to be answered, as
+     * clock_ns(), since the writer is too fast; 0: at once. */
+    uint64_t (*wrote)(struct server_watch *w, uint64_t offset, uint32_t len,
+                      const void *data);
+    /* That wait, by one who holds nothing; it may end early. */
+    void (*rest)(struct server_watch *w, uint64_t until_ns);
     /* Instead, after each that was to write, or to flush, and could not. */
     void (*failed)(struct server_watch *w, bool writes);
     /* After each that writes and was not refused, behind `wrote`. */
     void (*end)(struct server_watch *w, uint64_t offset, uint32_t len);
-    /* Before what was written is answered, by whoever writes too fast: until
-     * when, see clock_ns(); 0: at once. And the wait, by one who holds
-     * nothing; it may end early. */
-    uint64_t (*pace)(struct server_watch *w);
-    void (*rest)(struct server_watch *w, uint64_t until_ns);
     /* Discards have to read as zeroes; else they are hints, nobody is told of
      * them, and what they leave is seen by reading. Atomic. */
     bool discards_zero;

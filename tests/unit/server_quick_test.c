@@ -86,10 +86,6 @@ static bool slow_ready(struct server_watch *w, uint64_t offset, uint32_t len)
     (void)len;
     return ((struct slow *)w)->ready;
 }
-static uint64_t slow_pace(struct server_watch *w)
-{
-    return ((struct slow *)w)->paced;
-}
 static void slow_rest(struct server_watch *w, uint64_t until_ns)
 {
     struct slow *slow = (struct slow *)w;
@@ -97,13 +93,13 @@ static void slow_rest(struct server_watch *w, uint64_t until_ns)
     assert_int_equal(until_ns, 1);
     slow_wait(slow, &slow->resting);
 }
-static void nothing_wrote(struct server_watch *w, uint64_t offset, uint32_t len,
-                          const void *data)
+static uint64_t slow_wrote(struct server_watch *w, uint64_t offset,
+                           uint32_t len, const void *data)
 {
-    (void)w;
     (void)offset;
     (void)len;
     (void)data;
+    return ((struct slow *)w)->paced;
 }
 static void nothing_failed(struct server_watch *w, bool writes)
 {
@@ -121,10 +117,9 @@ static void slow_begin(struct bench *b, struct slow *w, bool ready, bool paced)
 {
     *w = (struct slow){.watch = {.ask = slow_ask,
                                  .ready = slow_ready,
-                                 .wrote = nothing_wrote,
+                                 .wrote = slow_wrote,
                                  .failed = nothing_failed,
                                  .end = nothing_ended,
-                                 .pace = slow_pace,
                                  .rest = slow_rest},
                        .ready = ready,
                        .paced = paced};
