@@ -4,7 +4,6 @@
 # from four threads past its page cache. Alder's plug is pulled, birch takes over,
 # and the guest goes on checking: what it finds on birch's image is what it has
 # in its memory, to the last block.
-# test-all only
 . "$(dirname "$0")/../lib/scenario.sh"
 . "$(dirname "$0")/../lib/guest-disk.sh"
 start_from running
