@@ -51,30 +51,52 @@ static void record_update(struct agent *a)
     agent_lease_record(a);
 }
 
+static int save_try(struct agent *a, struct err *e)
+{
+    record_update(a);
+    if (save_now(&a->rec, e))
+        return -1;
+    a->unsaved = false;
+    return 0;
+}
+
+/* We go on as if we died before it were written, and try again. */
+static void unsaved_say(struct agent *a, const struct err *why)
+{
+    if (!a->unsaved)
+        agent_event(a, "error", "%s; it is tried again", why->text);
+    a->unsaved = true;
+    a->save_ns = clock_ns();
+}
+
 bool agent_save(struct agent *a)
 {
     struct err e = ERR_INIT;
 
     if (a->forgotten)
         return false;
-    record_update(a);
-    if (!save_now(&a->rec, &e)) {
-        a->unsaved = false;
+    if (!save_try(a, &e))
         return true;
-    }
     if (a->lease.state != LEASE_WON) {
         agent_give_up(a, &e);
         return false;
     }
-    if (!a->unsaved)
-        agent_event(a, "error", "%s; it is tried again", e.text);
-    a->unsaved = true;
-    a->save_ns = clock_ns();
+    unsaved_say(a, &e);
     return true;
 }
 
-/* What was waited for is on the disk; `msg` is what the daemon is then told,
- * or NULL. */
+static void save_again(struct agent *a, uint64_t now)
+{
+    struct err e = ERR_INIT;
+
+    if (!a->unsaved || a->forgotten || now - a->save_ns < NS_PER_SEC)
+        return;
+    if (save_try(a, &e))
+        unsaved_say(a, &e);
+}
+
+/* What was waited for is on the disk, or could not be written, and nothing
+ * rests on it; `msg` is what the daemon is then told, or NULL. */
 struct later {
     struct agent *a;
     json_t *msg;
@@ -84,9 +106,9 @@ static void later_done(void *arg, int rc, const struct err *e)
 {
     struct later *l = arg;
 
-    (void)e;
-    /* Once more, and what is to be done when it can't be. */
-    if ((!rc || agent_save(l->a)) && l->msg)
+    if (rc && !l->a->forgotten)
+        unsaved_say(l->a, e);
+    if (l->msg && !l->a->forgotten)
         ipc_broadcast(l->a->ipc, l->msg);
     json_decref(l->msg);
     free(l);
@@ -143,10 +165,13 @@ void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
         json_pack("{s:s, s:s, s:s, s:o, s:I}", "state", vm_state_name(to),
                   "previous", vm_state_name(from), "vm", a->rec.name, "text",
                   text_json(a->reason), "time_ms", (json_int_t)clock_wall_ms());
-    if (state_binds(to))
-        later_done(later_new(a, msg), -1, NULL);
-    else
+    if (!state_binds(to)) {
         save_behind(a, msg);
+        return;
+    }
+    if (agent_save(a))
+        ipc_broadcast(a->ipc, msg);
+    json_decref(msg);
 }
 
 void agent_exit(struct agent *a, enum agent_exit status)
@@ -189,8 +214,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
     lease_heard_daemon(&a->lease, a->daemon_heard_ns);
     agent_lease_check(a, now);
     agent_lease_action(a, lease_tick(&a->lease, now));
-    if (a->unsaved && now - a->save_ns >= NS_PER_SEC)
-        agent_save(a);
+    save_again(a, now);
     a->role->tick(a, now);
 }
 

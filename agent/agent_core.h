@@ -82,14 +82,14 @@ struct agent {
     ev_timer tick, beat;
     int exit_status;
     bool over;    /* agent_exit() was called */
-    bool unsaved; /* the record lacks what was decided; see agent_save() */
+    bool unsaved; /* the record could not be written; see agent_save() */
     uint64_t save_ns;
     bool forgotten; /* the record is deleted: nothing may write it again */
 };
 
 /* Change the state: log, record, tell the daemon, in this order. `why` is kept.
  * Syncing, Protected and Degraded are written by a job and told when that is
- * done; all others are on the disk when this returns. */
+ * done or has failed; all others are on the disk when this returns. */
 void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
     __attribute__((format(printf, 3, 4)));
 /* Something worth a line in `understudy events`. */
@@ -100,7 +100,8 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
  * backup that has won the VM goes on without: the VM would be lost with its
  * agent. It is tried again every second. */
 bool agent_save(struct agent *a);
-/* The same by a job, when no step waits for it. */
+/* By a job, when no step waits for it: a failure is told, and it is tried again
+ * every second. */
 void agent_save_later(struct agent *a);
 /* Leave the loop. DONE deletes the record first. */
 void agent_exit(struct agent *a, enum agent_exit status);

@@ -76,4 +76,5 @@ birch-later)
     record_is 2 birch true || fail "the witness has $(witness list)"
     ;;
 esac
+[ $MOMENT = birch-later ] || ! event_count "$host" agent-restart || fail "its agent gave up"
 never_twice

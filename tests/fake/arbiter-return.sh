@@ -11,7 +11,11 @@
 : "${MOMENT:=taken-over}"
 three_protected
 steps=$(steps_committed alder web) || fail "no epochs"
-case $MOMENT in nobody-left | witness-lost) host_die birch ;; esac
+case $MOMENT in nobody-left | witness-lost)
+    host_signal alder STOP # or it asks the witness before it dies
+    host_die birch
+    ;;
+esac
 # What the host forgets with its power.
 host_die alder
 guest alder destroy web

@@ -5,8 +5,7 @@
 . "$(dirname "$0")/../lib/fake.sh"
 T=4000
 start_protected
-host_signal alder KILL
-await 5 host_is_dead alder || fail "processes are left"
+host_kill alder
 daemon_start alder
 protected_anew() { [ "$(state_count alder web Protected)" = 2 ] && state_is alder web Protected; }
 await 15 protected_anew || fail "protection did not return"

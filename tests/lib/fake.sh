@@ -103,15 +103,36 @@ host_signal() { # HOST SIGNAL
     return 0
 }
 host_is_dead() { [ -z "$(pids_of "$1")" ]; }
+# A dying process has its locks for longer than an environment to be found by;
+# its threads, for longer than their leader.
+processes_ended() { # PID...
+    local pid
+    for pid in "$@"; do
+        grep -qs '^State:[[:space:]]*[^XZ[:space:]]' /proc/"$pid"/task/*/status && return 1
+    done
+    return 0
+}
+none_is_left() { # HOST: of it and of KILLED; those that are found are killed
+    local pids
+    mapfile -t pids < <(pids_of "$1")
+    KILLED+=("${pids[@]}")
+    [ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}" 2>/dev/null
+    [ ${#pids[@]} = 0 ] && processes_ended "${KILLED[@]}"
+}
+host_kill() { # HOST: all of ours on it; its guests do not see it
+    KILLED=()
+    await 5 none_is_left "$1" || fail "processes of $1 are left"
+}
 # As a power cut for all of ours on the host; its guests stand still, but its
 # files stay.
 host_die() { # HOST
     local vm
-    host_signal "$1" KILL
+    KILLED=()
+    none_is_left "$1"
     for vm in "${!GUEST_PID[@]}"; do
         [ "${vm%:*}" != "$1" ] || guest_stop "$1" "${vm#*:}"
     done
-    await 5 host_is_dead "$1" || fail "processes of $1 are left"
+    await 5 none_is_left "$1" || fail "processes of $1 are left"
 }
 
 # --- Guests ------------------------------------------------------------------------

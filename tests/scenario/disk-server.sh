@@ -23,13 +23,13 @@ in_flight() { alder "awk '{ exit \$1 + \$2 == 0 }' /sys/block/${device#/dev/}/in
 out=$(alder understudy-disk serve second /srv/data.img 2>&1) &&
     fail "a second server got the image"
 say "$out"
-grep -q 'in use' <<<"$out" || fail "does not say why"
+grep -q 'served already' <<<"$out" || fail "does not say why"
 guest_config disk2 22 <<'CFG'
 disk = ["script=block-understudy,vdev=xvda,target=/srv/data.img"]
 CFG
 out=$(alder xl create -q /srv/disk2.cfg 2>&1) && fail "a second guest got it"
 say "$out"
-grep -q 'in use' <<<"$out" || fail "xl does not say why"
+grep -q 'served already' <<<"$out" || fail "xl does not say why"
 
 diskcheck_start 100
 await 10 in_flight || fail "the guest does nothing with its disk"
