@@ -65,7 +65,9 @@ static void unsaved_say(struct agent *a, const struct err *why)
 {
     if (!a->unsaved)
         agent_event(a, "error", "%s; it is tried again", why->text);
+    snprintf(a->unsaved_why, sizeof a->unsaved_why, "%s", why->text);
     a->unsaved = true;
+    a->save_failures++;
     a->save_ns = clock_ns();
 }
 
@@ -85,56 +87,61 @@ bool agent_save(struct agent *a)
     return true;
 }
 
-static void save_again(struct agent *a, uint64_t now)
-{
-    struct err e = ERR_INIT;
-
-    if (!a->unsaved || a->forgotten || now - a->save_ns < NS_PER_SEC)
-        return;
-    if (save_try(a, &e))
-        unsaved_say(a, &e);
-}
-
-/* What was waited for is on the disk, or could not be written, and nothing
- * rests on it; `msg` is what the daemon is then told, or NULL. */
+/* A write by a job. */
 struct later {
     struct agent *a;
-    json_t *msg;
+    json_t *msg;       /* what the daemon is then told, or NULL */
+    unsigned failures; /* that were there before it */
+    bool binds;        /* a failure is agent_save()'s */
+    bool again;        /* because of one */
 };
 
 static void later_done(void *arg, int rc, const struct err *e)
 {
     struct later *l = arg;
+    struct agent *a = l->a;
 
-    if (rc && !l->a->forgotten)
-        unsaved_say(l->a, e);
-    if (l->msg && !l->a->forgotten)
-        ipc_broadcast(l->a->ipc, l->msg);
+    if (l->again)
+        a->saves_again = false;
+    if (rc && l->binds)
+        agent_save(a);
+    else if (rc && !a->forgotten)
+        unsaved_say(a, e);
+    else if (!rc && l->failures == a->save_failures)
+        a->unsaved = false;
+    if (l->msg && !a->forgotten)
+        ipc_broadcast(a->ipc, l->msg);
     json_decref(l->msg);
     free(l);
 }
 
-static struct later *later_new(struct agent *a, json_t *msg)
+static void save_behind(struct agent *a, struct later what)
 {
-    struct later *l = calloc(1, sizeof *l);
+    struct later *l = malloc(sizeof *l);
 
     if (!l)
         abort();
+    *l = what;
     l->a = a;
-    l->msg = msg;
-    return l;
-}
-
-static void save_behind(struct agent *a, json_t *msg)
-{
+    l->failures = a->save_failures;
     record_update(a);
-    save_later(a->loop, &a->rec, later_done, later_new(a, msg));
+    save_later(a->loop, &a->rec, later_done, l);
 }
 
-void agent_save_later(struct agent *a)
+void agent_save_later(struct agent *a, bool binds)
 {
     if (!a->forgotten)
-        save_behind(a, NULL);
+        save_behind(a, (struct later){.binds = binds});
+}
+
+/* Never in the loop's own time: a disk that fails may do so slowly. */
+static void save_again(struct agent *a)
+{
+    if (!a->unsaved || a->saves_again || a->forgotten ||
+        clock_ns() - a->save_ns < NS_PER_SEC)
+        return;
+    a->saves_again = true;
+    save_behind(a, (struct later){.again = true});
 }
 
 /* Has it to be on the disk before the next step? A copy that comes or goes has
@@ -166,7 +173,7 @@ void agent_state(struct agent *a, enum vm_state to, const char *why, ...)
                   "previous", vm_state_name(from), "vm", a->rec.name, "text",
                   text_json(a->reason), "time_ms", (json_int_t)clock_wall_ms());
     if (!state_binds(to)) {
-        save_behind(a, msg);
+        save_behind(a, (struct later){.msg = msg});
         return;
     }
     if (agent_save(a))
@@ -214,7 +221,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
     lease_heard_daemon(&a->lease, a->daemon_heard_ns);
     agent_lease_check(a, now);
     agent_lease_action(a, lease_tick(&a->lease, now));
-    save_again(a, now);
+    save_again(a);
     a->role->tick(a, now);
 }
 
@@ -358,6 +365,8 @@ static json_t *status_build(struct agent *a)
         (json_int_t)(lease_silence(&a->lease, now) / NS_PER_MS), "reason",
         text_json(a->reason), "pid", (int)getpid());
     json_object_set_new(o, "timeout_ms", json_integer(a->rec.timeout_ms));
+    if (a->unsaved)
+        json_object_set_new(o, "unsaved", text_json(a->unsaved_why));
     agent_lease_status(a, o);
     a->role->status(a, o);
     return o;

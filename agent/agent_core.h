@@ -70,6 +70,8 @@ struct agent {
     char arb_refusal[256];    /* why it has no record for us; "": it has */
     uint64_t arb_check_ns;    /* when it was looked at last */
     uint64_t told_claim;      /* nonce of the claim that was told of */
+    uint64_t told_unwritten;  /* likewise, that it can't be written */
+    uint64_t claim_heard_ns;  /* when the peer was heard last before it */
     bool stood_by; /* a backup's replica is lost, and its primary was not told:
                     * as far as it knows, it has to win a generation first */
 
@@ -83,8 +85,11 @@ struct agent {
     int exit_status;
     bool over;    /* agent_exit() was called */
     bool unsaved; /* the record could not be written; see agent_save() */
-    uint64_t save_ns;
-    bool forgotten; /* the record is deleted: nothing may write it again */
+    char unsaved_why[768];
+    bool saves_again; /* a retry is under way */
+    unsigned save_failures;
+    uint64_t save_ns; /* of the last one */
+    bool forgotten;   /* the record is deleted: nothing may write it again */
 };
 
 /* Change the state: log, record, tell the daemon, in this order. `why` is kept.
@@ -100,9 +105,9 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
  * backup that has won the VM goes on without: the VM would be lost with its
  * agent. It is tried again every second. */
 bool agent_save(struct agent *a);
-/* By a job, when no step waits for it: a failure is told, and it is tried again
- * every second. */
-void agent_save_later(struct agent *a);
+/* By a job, when no step waits for it. A failure is told, and it is tried again
+ * every second; one of a write that `binds` is agent_save()'s. */
+void agent_save_later(struct agent *a, bool binds);
 /* Leave the loop. DONE deletes the record first. */
 void agent_exit(struct agent *a, enum agent_exit status);
 /* A mistake of ours or a host that can't go on: say it, exit AGAIN. */

@@ -77,8 +77,11 @@ static bool claim_write(struct agent *a)
     r.claim = a->lease.request.nonce;
     snprintf(r.lease, sizeof r.lease, "%s", word(a));
     if (save_now(&r, &e)) {
-        agent_event(a, "error", "%s; nothing is asked for before it is written",
-                    e.text);
+        if (a->told_unwritten != r.claim)
+            agent_event(a, "error",
+                        "%s; nothing is asked for before it is written",
+                        e.text);
+        a->told_unwritten = r.claim;
         return false;
     }
     a->rec = r;
@@ -110,13 +113,16 @@ static void answered(void *arg, const struct lease_record *r,
               lease_state_name(a->lease.state),
               (unsigned long long)r->generation, r->mine ? ", ours" : "",
               r->running ? ", running" : "");
+    /* A takeover without a claim of ours is one as of now. */
+    if (a->lease.request.op != LEASE_OP_CLAIM)
+        a->claim_heard_ns = clock_ns() - lease_silence(&a->lease, clock_ns());
     enum lease_action action = lease_answer(&a->lease, r, clock_ns());
     if (a->lease.generation != before)
         a->role->generation(a);
     agent_lease_action(a, action);
 }
 
-static void ask(struct agent *a)
+static void ask(struct agent *a, bool first)
 {
     const struct lease_request *r = &a->lease.request;
     bool claim = r->op == LEASE_OP_CLAIM;
@@ -125,13 +131,11 @@ static void ask(struct agent *a)
     struct err e = ERR_INIT;
 
     a->arb->ops->health(a->arb, &health);
-    if (claim && a->told_claim != r->nonce)
+    if (first)
         agent_event(a, "generation", "asking for generation %llu%s%s",
                     (unsigned long long)r->generation + 1,
                     health.up ? "" : ", as soon as the arbiter can be: ",
                     health.why.text);
-    if (claim)
-        a->told_claim = r->nonce;
     if (!health.up)
         return;
     if (claim) {
@@ -160,20 +164,35 @@ static void granted_by_none(struct agent *a)
     agent_lease_action(a, lease_event(&a->lease, LEASE_EV_GRANTED, clock_ns()));
 }
 
+/* Before the answer comes a stall of ours may have been forgiven: that is no
+ * word from the peer. */
+static bool claim_is_new(struct agent *a)
+{
+    const struct lease_request *r = &a->lease.request;
+    uint64_t now = clock_ns();
+
+    if (r->op != LEASE_OP_CLAIM || a->told_claim == r->nonce)
+        return false;
+    a->told_claim = r->nonce;
+    a->claim_heard_ns = now - lease_silence(&a->lease, now);
+    return true;
+}
+
 void agent_lease_action(struct agent *a, enum lease_action action)
 {
     bool still = action == LEASE_DO_FENCE || action == LEASE_DO_PAUSE;
 
     if (action == LEASE_DO_ASK) {
+        bool first = claim_is_new(a);
         if (a->arb)
-            ask(a);
+            ask(a, first);
         else
             granted_by_none(a);
         return;
     }
     /* No step waits for it, and a successor that does not know it asks. */
     if (action == LEASE_DO_NOTHING && unwritten(a))
-        agent_save_later(a);
+        agent_save_later(a, false);
     if (action == LEASE_DO_NOTHING)
         return;
     if (still && a->arb)

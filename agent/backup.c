@@ -12,7 +12,6 @@
 #include "agent/cold.h"
 #include "agent/guest_down.h"
 #include "agent/job.h"
-#include "agent/mark.h"
 #include "agent/paths.h"
 #include "agent/turn.h"
 #include "checkpoint/epoch.h"
@@ -151,7 +150,7 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
         if (backup_generation_fits(b, &h) &&
             memcmp(a->rec.incarnation, h.incarnation, 16)) {
             memcpy(a->rec.incarnation, h.incarnation, 16);
-            agent_save_later(a);
+            agent_save_later(a, false);
         }
         return;
     }
@@ -167,7 +166,7 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     if (h.generation >= a->lease.generation) {
         a->lease.generation = h.generation;
         memcpy(a->rec.incarnation, h.incarnation, 16);
-        agent_save_later(a);
+        agent_save_later(a, false);
     }
 }
 
@@ -363,6 +362,7 @@ static void backup_decided(struct agent *a, enum lease_action action)
         if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
             log_error("dom=%s pause: %s", a->rec.name, e.text);
         a->rec.running = false;
+        backup_mark_remove(b);
         agent_state(a, VM_FENCED,
                     "%s has a higher generation; the copy here is paused",
                     a->rec.peer);
@@ -394,10 +394,8 @@ static void backup_tick(struct agent *a, uint64_t now)
     backup_keep_tick(b, now);
     backup_shell_tick(b, now);
     backup_disks_tick(b);
-    if (b->marked && !a->unsaved) {
-        mark_remove(a->rec.uuid);
-        b->marked = false;
-    }
+    if (b->marked && !a->unsaved)
+        backup_mark_remove(b);
     if (a->rec.running && b->work == WORK_NONE)
         backup_guest_tick(b, now);
     if (replica || a->session || b->work != WORK_NONE) {

@@ -154,6 +154,8 @@ void backup_cold_end(struct backup *b);
 /* backup_takeover.c */
 /* The generation is won: become the VM. */
 void backup_takeover_start(struct backup *b);
+/* It does not run here, or the record says that it does. */
+void backup_mark_remove(struct backup *b);
 /* Say to who typed `takeover` how it ended; `why` NULL: well. */
 void backup_taker_answer(struct backup *b, const struct err *why);
 /* `shell` is the VM, paused, as of `epoch`, and its generation is won: record

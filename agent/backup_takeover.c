@@ -113,10 +113,17 @@ void backup_taker_answer(struct backup *b, const struct err *why)
     b->take_request = NULL;
 }
 
+void backup_mark_remove(struct backup *b)
+{
+    mark_remove(b->a->rec.uuid);
+    b->marked = false;
+}
+
 static void takeover_failed(struct takeover_job *j, const struct err *e)
 {
     struct backup *b = j->b;
 
+    backup_mark_remove(b);
     b->a->rec.running = false;
     agent_state(b->a, VM_FAILED, "the takeover failed: %s", e->text);
     backup_taker_answer(b, e);
@@ -219,7 +226,7 @@ void backup_takeover_start(struct backup *b)
     struct agent *a = b->a;
 
     b->claimed_ns = clock_ns();
-    b->heard_ns = b->claimed_ns - lease_silence(&a->lease, b->claimed_ns);
+    b->heard_ns = a->claim_heard_ns;
     if (b->cold) {
         backup_cold_run(b);
         return;

@@ -185,10 +185,13 @@ static void on_progress(struct primary *p, const struct engine_event *ev)
 
 static void on_synced(struct primary *p, const struct engine_event *ev)
 {
+    if (p->a->rec.stage != STAGE_ESTABLISHED) {
+        p->a->rec.stage = STAGE_ESTABLISHED;
+        agent_save_later(p->a, true);
+    }
     agent_lease_event(p->a, LEASE_EV_COMMIT);
     primary_phase(p, PH_RUN);
     p->established = true;
-    p->a->rec.stage = STAGE_ESTABLISHED;
     p->tries = 0;
     err_clear(&p->failure);
     agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",

@@ -69,13 +69,13 @@ static void hold_back(struct primary *p)
 
     if (!a->rec.paused) {
         a->rec.paused = true;
-        if (!agent_save(a))
-            return;
-        agent_event(a, "paused",
-                    "%s was started here, and the arbiter may have given it "
-                    "to %s: it is paused until the arbiter says that it may "
-                    "run",
-                    a->rec.name, a->rec.peer);
+        /* To keep still is right whether it can be written down or not. */
+        if (agent_save(a))
+            agent_event(a, "paused",
+                        "%s was started here, and the arbiter may have given "
+                        "it to %s: it is paused until the arbiter says that "
+                        "it may run",
+                        a->rec.name, a->rec.peer);
     }
     primary_pause(p);
 }

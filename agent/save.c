@@ -59,9 +59,9 @@ static void waiters_tell(uint64_t version, int rc, const struct err *e)
 
 int save_now(const struct vm_record *r, struct err *e)
 {
-    is_due = false; /* this one is newer */
     if (version_write(r, ++newest, e))
         return -1;
+    is_due = false; /* this one is newer */
     waiters_tell(newest, 0, NULL);
     return 0;
 }

@@ -25,7 +25,8 @@ static bool holds_only_copy(const struct vm *vm)
 {
     const struct host *peer = host_find(vm->d, vm->rec.peer);
 
-    return vm->rec.role == ROLE_BACKUP && vm->state == VM_PROTECTED &&
+    return vm->rec.role == ROLE_BACKUP &&
+           (vm->state == VM_PROTECTED || vm->state == VM_DEGRADED) &&
            !(peer && host_up(peer));
 }
 

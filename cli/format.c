@@ -122,6 +122,15 @@ static void deaths_print(FILE *f, const char *label, const json_t *vm)
                 label, deaths);
 }
 
+static void unsaved_print(FILE *f, const char *label, const json_t *vm)
+{
+    const char *why = cli_text(vm, "unsaved", NULL);
+
+    if (why)
+        fprintf(f, "%sits record can't be written, and is tried again: %s\n",
+                label, why);
+}
+
 /* "up, heard 12 ms ago", "down, heard 8.0 s ago: refused". */
 static void path_text(FILE *f, const json_t *path)
 {
@@ -192,6 +201,7 @@ void format_status_table(FILE *f, const json_t *list)
             fprintf(f, "  %s\n", cli_text(o, "reason", "?"));
         old_print(f, "  ", o);
         deaths_print(f, "  ", o);
+        unsaved_print(f, "  ", o);
         lost_paths(f, o);
     }
 }
@@ -351,6 +361,7 @@ static void identity(FILE *f, const json_t *vm)
          reason[0] ? ": " : "", reason);
     old_print(f, "Copy:           ", vm);
     deaths_print(f, "Agent:          ", vm);
+    unsaved_print(f, "Record:         ", vm);
     line(f, "Role:", "%s", cli_text(vm, "role", "?"));
     peer_line(f, vm);
     line(f, "Arbiter:", "%s", cli_text(vm, "arbiter", "?"));

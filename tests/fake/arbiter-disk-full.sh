@@ -3,11 +3,12 @@
 # A host's disk is full when its agent has to ask the witness: what can't be
 # written down is not sent, so nothing is won and nothing is taken over; it is
 # said, and done as soon as there is room. One whose disk fills up between the
-# claim and the takeover goes on, as without an arbiter.
-# moments: alder birch birch-later
+# claim and the takeover goes on, as without an arbiter. A VM is not Protected
+# before that can be written, and an old copy is paused though it can't.
+# moments: alder birch birch-later alder-first alder-returns
 . "$(dirname "$0")/../lib/arbiter.sh"
 : "${MOMENT:=alder}"
-host=${MOMENT%-later}
+host=${MOMENT%-*}
 three_make
 disk=$WORK/$host/var/lib/understudy
 kill "$(daemon_pid "$host")"
@@ -30,10 +31,30 @@ await 5 arbiter_is_up "$host" || fail "$host can't ask the witness"
 await 10 peer_is_up alder birch || fail "the hosts do not find each other"
 await 10 peer_is_up birch alder || fail "the hosts do not find each other"
 guest_make alder web
+fill() { dd if=/dev/zero of="$disk/full" bs=4k >/dev/null 2>&1; }
+if [ "$MOMENT" = alder-first ]; then
+    fault_arm alder primary.shell stop
+    us alder protect web birch >"$WORK/out" 2>&1 &
+    protecting=$!
+    await 10 test -e "$WORK/alder/run/understudy/faults.hit" || fail "no first copy"
+    agent=$(pids_of alder | grep -vx "$(daemon_pid alder)\|$protecting" | while read -r p; do
+        ! grep -q '^State:.*stopped' "/proc/$p/status" || echo "$p"
+    done)
+    fill
+    kill -CONT "$agent"
+    await 10 event_count alder 'No space left on device; the agent starts again' || fail "nothing was said"
+    guest_goes_on alder web || fail "the guest does not go on"
+    rm "$disk/full"
+    # It was not Protected, so there may be nothing to take up.
+    settled() { state_is alder web Protected || vm_is_unknown alder web; }
+    await 20 settled || fail "alder is $(us alder status web)"
+    wait $protecting
+    say "$(cat "$WORK/out")"
+    exit 0
+fi
 protect_with_arbiter alder web birch
 watch_start
 steps=$(steps_committed alder web) || fail "no epochs"
-fill() { dd if=/dev/zero of="$disk/full" bs=4k >/dev/null 2>&1; }
 case $MOMENT in
 alder)
     fill
@@ -41,10 +62,13 @@ alder)
     await 5 lease_is alder web asking || fail "alder's lease is $(status_of alder web lease)"
     await 5 event_count alder 'nothing is asked for before it is written' || fail "nothing was said"
     holds 2 record_is 1 alder true || fail "it was asked: $(witness list)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    us alder status web | grep -q "^Record: *its record can't be written.*No space" || fail "status says $(us alder status web)"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     rm "$disk/full"
     await 5 record_is 2 alder true || fail "alder did not win: $(witness list)"
     await 5 state_is alder web Degraded || fail "alder is $(us alder status web)"
+    is_written() { [ -z "$(status_of alder web unsaved)" ]; }
+    await 5 is_written || fail "it is still not written: $(us alder status web)"
     await 5 runs_free alder || fail "alder does not run it"
     ;;
 birch)
@@ -55,7 +79,23 @@ birch)
     [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
     rm "$disk/full"
     taken_over_well birch web "$steps"
-    record_is 2 birch true || fail "the witness has $(witness list)"
+    await 5 record_is 2 birch true || fail "the witness has $(witness list)"
+    ;;
+alder-returns)
+    host_die alder
+    taken_over_well birch web "$steps"
+    guest alder destroy web
+    rm -rf "$WORK/alder/run"
+    fill
+    guest alder create web >/dev/null || fail "create"
+    guest_run alder web
+    daemon_start alder
+    is_paused() { domains alder | grep -q '^web paused'; }
+    await 5 is_paused || fail "it runs: $(us alder status web)"
+    holds 2 is_paused || fail "it runs again"
+    rm "$disk/full"
+    await 10 state_is alder web Fenced || fail "alder is $(us alder status web)"
+    is_paused || fail "it runs: $(domains alder)"
     ;;
 birch-later)
     fault_arm birch lease.answered stop
@@ -65,16 +105,18 @@ birch-later)
     kill -CONT "$(grep -lzxF "UNDERSTUDY_ROOT=$WORK/birch" /proc/[0-9]*/environ 2>/dev/null |
         cut -d/ -f3 | while read -r p; do grep -q '^State:.*stopped' "/proc/$p/status" && echo "$p"; done)"
     taken_over_well birch web "$steps"
-    record_is 2 birch true || fail "the witness has $(witness list)"
+    await 5 record_is 2 birch true || fail "the witness has $(witness list)"
     say "== its agent dies before it could be written down =="
     agent=$(agent_pid birch web)
     kill -9 "$agent"
     another_agent() { [ "$(agent_pid birch web)" -ne "$agent" ]; }
     await 5 another_agent || fail "no new agent"
     await 5 state_is birch web TakenOver || fail "the successor does not know"
-    guest_goes_on birch web || fail "the guest does not go on"
-    record_is 2 birch true || fail "the witness has $(witness list)"
+    await 5 guest_goes_on birch web || fail "the guest does not go on"
+    await 5 record_is 2 birch true || fail "the witness has $(witness list)"
     ;;
 esac
-[ $MOMENT = birch-later ] || ! event_count "$host" agent-restart || fail "its agent gave up"
+case $MOMENT in
+alder | birch) [ "$(event_count "$host" agent-restart)" = 0 ] || fail "its agent gave up" ;;
+esac
 never_twice

@@ -4,6 +4,7 @@
 # the VM alone. The guest goes on running where it is, its output is held, and
 # the state says so; nothing is taken over. When the witness is back one of
 # them wins; when the link is back first, protection goes on with nothing won.
+# A backup's agent that hangs meanwhile is not killed.
 # moments: link-witness link-link alder birch
 . "$(dirname "$0")/../lib/arbiter.sh"
 : "${MOMENT:=link-witness}"
@@ -22,7 +23,7 @@ link-*)
     cable_cut link
     await 5 held || fail "alder is $(us alder status web)"
     await 5 lease_is birch web claiming || fail "birch is $(status_of birch web lease)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     holds 2 held || fail "alder does not hold out"
     [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
     us birch takeover web --force >"$WORK/forced" 2>&1 && fail "birch takes over without the witness"
@@ -34,11 +35,16 @@ alder)
     await 5 state_is birch web Degraded || fail "birch is $(us birch status web)"
     us birch status web | grep -q 'the arbiter does not answer' || fail "it does not say why"
     holds 2 lease_is birch web claiming || fail "birch does not wait"
+    # The daemon does not end it for that: it holds the only copy.
+    agent=$(agent_pid birch web)
+    kill -STOP "$agent"
+    await 30 event_count birch 'event=agent-hangs .*it is let be while alder is silent' || fail "nothing was said: $(us birch events)"
+    kill -CONT "$agent"
     ;;
 birch)
     host_die birch
     await 5 held || fail "alder is $(us alder status web)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     ;;
 esac
 case $MOMENT in
@@ -58,7 +64,7 @@ link-link)
     await 10 runs_somewhere || fail "nobody runs it"
     case $MOMENT in
     alder) taken_over_well birch web "$steps" ;;
-    birch) record_is 2 alder true || fail "the witness has $(witness list)" ;;
+    birch) await 5 record_is 2 alder true || fail "the witness has $(witness list)" ;;
     esac
     ;;
 esac
