@@ -474,6 +474,8 @@ static int op_shell_build(struct hv *hv, const struct hv_vm *vm,
         return -1;
     if (!fake_devices_script(fake_of(hv)->dir, "add", *domid, e))
         return 0;
+    /* As libxl does, of what was made before it failed. */
+    fake_devices_script(fake_of(hv)->dir, "remove", *domid, NULL);
     fake_domain_unmake(fake_of(hv)->dir, *domid, NULL);
     return -1;
 }

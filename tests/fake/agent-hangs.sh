@@ -28,7 +28,7 @@ say "another agent after $took ms"
 [ $took -ge 9000 ] || fail "too early"
 [ "$(event_count alder 'event=agent-hangs')" = 1 ] || fail "no event"
 await 20 state_is alder web Protected || fail "protection did not return"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 us alder status || fail "it does not look fine again"
 say "== the backup's =="
 agent=$(agent_pid birch web)

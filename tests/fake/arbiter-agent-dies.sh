@@ -30,7 +30,7 @@ if [ "$host" = birch ]; then
     kill -CONT "${stopped[@]}"
     await 10 runs_free alder || await 10 state_is alder web Protected ||
         fail "alder is $(us alder status web)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     await 20 state_is alder web Protected || fail "protection did not return: $(us alder status web)"
 else
     await 10 runs_somewhere || fail "nobody runs it"
@@ -42,7 +42,7 @@ else
         guest_stands alder web || fail "alder's copy runs"
     else
         await 20 state_is alder web Protected || fail "protection did not return: $(us alder status web)"
-        guest_goes_on alder web || fail "the guest does not go on"
+        await 5 guest_goes_on alder web || fail "the guest does not go on"
         steps=$(steps_committed alder web) || fail "no epochs"
         host_die alder
         taken_over_well birch web "$steps"

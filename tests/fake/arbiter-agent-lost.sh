@@ -29,6 +29,6 @@ else
     [ "$MOMENT" = dies ] || bound=$((bound + 10000))
     [ $took -lt $bound ] || fail "later than $bound ms"
     record_is 2 alder || fail "record: $(witness list)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
 fi
 never_twice

@@ -87,7 +87,7 @@ if state_is birch web TakenOver; then
     await 20 state_is alder web Fenced || fail "alder is $(us alder status web)"
     guest_stands alder web || fail "alder's copy runs"
 else
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     epochs_go_on alder web || fail "no epochs"
     [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch had taken it over"
 fi

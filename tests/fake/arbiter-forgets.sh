@@ -44,6 +44,6 @@ epochs_go_on alder web || fail "no epochs"
 host_die birch
 held() { state_is alder web Degraded && says alder 'its output is held'; }
 await 5 held || fail "alder is $(us alder status web)"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 holds 2 held || fail "alder does not hold out"
 never_twice

@@ -14,8 +14,8 @@ us alder status web | grep -q '^  arbiter: *answers' || fail "status does not sh
 say "== cut =="
 cable_cut link
 await 5 state_is alder web Degraded || fail "alder is $(status_of alder web state)"
-guest_goes_on alder web || fail "the guest does not go on"
-record_is 2 alder true || fail "the witness has $(witness list)"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
+await 5 record_is 2 alder true || fail "the witness has $(witness list)"
 await 5 lease_is birch web empty || fail "birch's lease is $(status_of birch web lease)"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 holds 2 guest_goes_on alder web || fail "the guest stops"
@@ -28,5 +28,5 @@ say "== alder dies =="
 steps=$(steps_committed alder web) || fail "no epochs"
 host_die alder
 taken_over_well birch web "$steps"
-record_is 3 birch true || fail "the witness has $(witness list)"
+await 5 record_is 3 birch true || fail "the witness has $(witness list)"
 never_twice

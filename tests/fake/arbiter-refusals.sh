@@ -13,7 +13,7 @@ refused() { # TEXT ARGUMENT...: protect fails and says TEXT
     us alder protect web birch "$@" >"$WORK/out" 2>&1 && fail "not refused: $text"
     grep -q "$text" "$WORK/out" || fail "expected '$text', it says: $(cat "$WORK/out")"
     host_is_clean alder || fail "something is left on alder: $text"
-    guest_goes_on alder web || fail "the guest stands: $text"
+    await 5 guest_goes_on alder web || fail "the guest stands: $text"
 }
 W="witness:127.0.0.1:${CABLE[alder-witness]}"
 say "== none is set =="

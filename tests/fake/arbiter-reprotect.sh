@@ -25,16 +25,16 @@ taken_over_well birch web "$steps"
 [ "$MOMENT" = copy-left ] || guest alder destroy web
 daemon_start alder
 if [ "$MOMENT" = copy-left ]; then
-    await 15 event_count birch 'event=not-protected .*the old copy of web is still there' || fail "birch does not say what is in the way"
+    await 30 event_count birch 'event=not-protected .*the old copy of web is still there' || fail "birch does not say what is in the way"
     state_is birch web TakenOver || fail "birch is $(us birch status web)"
-    guest_goes_on birch web || fail "birch's does not go on"
+    await 5 guest_goes_on birch web || fail "birch's does not go on"
     [ "$(event_count birch 'event=reprotect')" -le 2 ] || fail "it tries too often"
     guest alder destroy web
 fi
 await 40 state_is birch web Protected || fail "not protected again: $(us birch status web)"
 [ "$(status_of birch web role)" = primary ] || fail "birch is no primary"
 [ "$(status_of alder web role)" = backup ] || fail "alder is no backup"
-guest_goes_on birch web || fail "the guest does not go on"
+await 5 guest_goes_on birch web || fail "the guest does not go on"
 : >"$WORK/alder.log"
 steps=$(steps_committed birch web) || fail "no epochs"
 host_die birch

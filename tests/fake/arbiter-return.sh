@@ -45,7 +45,7 @@ taken-over | started-before | agent-dies)
     is_paused || fail "alder's copy runs: $(domains alder)"
     grep -q 'event=paused' "$WORK/alder.log" || fail "no event says so"
     holds 2 is_paused || fail "it runs again"
-    guest_goes_on birch web || fail "birch's does not go on"
+    await 5 guest_goes_on birch web || fail "birch's does not go on"
     kill -9 "$(agent_pid alder web)"
     holds 2 is_paused || fail "it runs again with the next agent"
     record_is 2 birch true || fail "the witness has $(witness list)"
@@ -59,7 +59,7 @@ taken-over | started-before | agent-dies)
 nobody-left)
     await 5 record_is 2 alder true || fail "the witness has $(witness list)"
     await 5 domain_is_running alder web || fail "it stays paused: $(us alder status web)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     record_is 2 alder true || fail "the witness has $(witness list)"
     daemon_start birch
     await 20 state_is alder web Protected || fail "protection did not return: $(us alder status web)"
@@ -71,8 +71,8 @@ witness-lost)
     holds 2 is_paused || fail "it runs with the next agent"
     witness_start
     await 8 domain_is_running alder web || fail "it stays paused: $(us alder status web)"
-    guest_goes_on alder web || fail "the guest does not go on"
-    record_is 2 alder true || fail "the witness has $(witness list)"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
+    await 5 record_is 2 alder true || fail "the witness has $(witness list)"
     ;;
 esac
 never_twice

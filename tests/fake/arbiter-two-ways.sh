@@ -21,8 +21,8 @@ link)
     await 5 state_is alder web Degraded || fail "web is $(us alder status web)"
     await 5 state_is birch db Degraded || fail "db is $(us birch status db)"
     [ "$(holders)" = alder,birch ] || fail "the witness has $(witness list)"
-    guest_goes_on alder web || fail "web does not go on"
-    guest_goes_on birch db || fail "db does not go on"
+    await 5 guest_goes_on alder web || fail "web does not go on"
+    await 5 guest_goes_on birch db || fail "db does not go on"
     cable_heal link
     await 20 state_is alder web Protected || fail "web is $(us alder status web)"
     await 20 state_is birch db Protected || fail "db is $(us birch status db)"
@@ -31,7 +31,7 @@ host)
     host_die alder
     taken_over_well birch web "$web"
     await 5 state_is birch db Degraded || fail "db is not Degraded"
-    guest_goes_on birch db || fail "db does not go on"
+    await 5 guest_goes_on birch db || fail "db does not go on"
     guest birch check db || fail "db is broken"
     [ "$(holders)" = birch,birch ] || fail "the witness has $(witness list)"
     ;;

@@ -14,10 +14,13 @@ mapfile -t stopped < <(pids_of alder)
 kill -STOP "${stopped[@]}"
 cable_cut link
 await 10 test -e "$WORK/birch/run/understudy/faults.hit" || fail "birch does not take over"
-taker=$(for p in $(pids_of birch); do
-    grep -q '^State:.*stopped' "/proc/$p/status" && echo "$p"
-done)
-[ -n "$taker" ] || fail "birch's agent does not stand still"
+stopped_of_birch() {
+    for taker in $(pids_of birch); do
+        ! grep -q '^State:.*stopped' "/proc/$taker/status" || return 0
+    done
+    return 1
+}
+await 2 stopped_of_birch || fail "birch's agent does not stand still"
 record_is 2 birch false || fail "the witness has $(witness list)"
 kill -CONT "${stopped[@]}"
 yielded() { lease_is alder web yielded && state_is alder web Degraded; }
@@ -40,7 +43,7 @@ case $MOMENT in
 wins*)
     kill -CONT "$taker"
     taken_over_well birch web "$steps"
-    record_is 2 birch true || fail "the witness has $(witness list)"
+    await 5 record_is 2 birch true || fail "the witness has $(witness list)"
     fenced() { state_is alder web Fenced || vm_is_unknown alder web; }
     await 10 fenced || fail "alder is $(us alder status web)"
     is_paused || fail "alder's copy runs: $(domains alder)"
@@ -49,7 +52,7 @@ hands-back)
     kill -9 "$taker"
     await 10 record_is 3 alder || fail "not handed back: $(witness list)"
     await 10 runs_free alder || fail "alder is $(us alder status web)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     cable_heal link
     await 20 state_is alder web Protected || fail "protection did not return: $(us alder status web)"
     ;;
@@ -57,7 +60,7 @@ hands-back-agent-dies)
     kill -9 "$taker"
     await 10 record_is 4 nobody || await 10 record_is 3 alder || fail "not handed back: $(witness list)"
     await 10 domain_is_running alder web || fail "it stays paused: $(us alder status web)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     ;;
 esac
 never_twice

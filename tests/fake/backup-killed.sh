@@ -12,7 +12,7 @@ await 15 protected_times 2 || fail "protection did not return"
 say "== the host =="
 host_die birch
 await 5 state_is alder web Degraded || fail "alder did not notice"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 [ "$(status_of alder web generation)" -gt 1 ] || fail "no generation was won"
 sleep 1
 daemon_start birch

@@ -11,7 +11,7 @@ await 5 state_is alder web Degraded || fail "alder did not notice"
 took=$(($(now_ms) - since))
 say "Degraded after $took ms"
 [ $took -ge $((T / 2)) ] || fail "too early"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 sleep 1
 kill -CONT "$agent"
 await 20 state_is alder web Protected || fail "protection did not return"

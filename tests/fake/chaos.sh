@@ -59,7 +59,7 @@ protected_in_the_end() {
         (us alder protect web birch --arbiter none >/dev/null 2>&1 && false)
 }
 await 30 protected_in_the_end || fail "protection did not return"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 guest alder check web || fail "the guest is broken"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 steps=$(steps_committed alder web) || fail "no epochs"

@@ -9,7 +9,7 @@ for host in alder birch; do
     say "== $host =="
     agent=$(agent_pid $host web)
     kill -9 "$(daemon_pid $host)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     daemon_start $host
     await 5 state_is $host web Protected || fail "$host does not know web"
     [ "$(agent_pid $host web)" = "$agent" ] || fail "it is another agent"

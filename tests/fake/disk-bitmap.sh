@@ -53,6 +53,7 @@ fail-back)
     await 10 went_on || fail "the guest does not write while its epoch is on the way"
     disk_host_die alder
     await 10 state_is birch web TakenOver || fail "birch did not take over"
+    await 5 domain_is_running birch web || fail "web has another name on birch"
     guest birch disk web "$WORK/birch/web.img" || fail "the disk on birch is of another moment"
     guest birch disk web "$WORK/alder/web.img" 2>/dev/null && fail "alder wrote nothing that has to be undone"
     guest alder destroy web

@@ -15,14 +15,18 @@ daemons_keep() {
         pids_of $host | grep -qx "$(daemon_pid $host)" || daemon_start $host
     done
 }
-# All but the keepers, whose deaths are for `understudy-disk resume`.
+# All but the keepers, whose deaths are for `understudy-disk resume`, and the
+# block script.
 victims_of() { # HOST
     local pid servers
     servers=" $(sed -n 's/^server=//p' "$WORK/$1"/run/understudy/disk/vbd-*-51712 2>/dev/null | tr '\n' ' ')"
     for pid in $(pids_of "$1"); do
-        [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != understudy-disk ] ||
-            [[ $servers == *" $pid "* ]] && echo "$pid"
+        case $(cat "/proc/$pid/comm" 2>/dev/null) in
+        understudyd) echo "$pid" ;;
+        understudy-disk) [[ $servers == *" $pid "* ]] && echo "$pid" ;;
+        esac
     done
+    return 0
 }
 step() {
     local host pids pid
@@ -55,7 +59,7 @@ protected_in_the_end() {
     state_is alder web Protected && epochs_go_on alder web
 }
 await 40 protected_in_the_end || fail "protection did not return"
-disk_goes_on alder web || fail "the guest does not write"
+await 5 disk_goes_on alder web || fail "the guest does not write"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
 steps=$(steps_committed alder web) || fail "no epochs"
 disk_host_die alder

@@ -34,7 +34,7 @@ copy | compare | local-read) # before it is protected
     us alder protect web birch --arbiter none >"$WORK/out" 2>&1 && fail "protected"
     grep -q '\(read\|write\|zero\) .*web.img at .*: Input/output error' "$WORK/out" || fail "it says $(cat "$WORK/out")"
     await 10 vm_is_unknown alder web || fail "alder still knows it"
-    disk_goes_on alder web || fail "the guest does not write"
+    await 5 disk_goes_on alder web || fail "the guest does not write"
     mended
     await 10 host_is_clean birch || fail "something is left on birch"
     protect alder web birch
@@ -59,9 +59,9 @@ local-verify) # what only looks at the medium harms nobody
     esac || fail "nobody says it"
     if [ "$MOMENT" = local-write ]; then # its own disk is broken, and says so
         await 5 grep -q 'Input/output error' "$WORK/guest.err" || fail "the guest is told nothing"
-        guest_goes_on alder web || fail "the guest does not go on"
+        await 5 guest_goes_on alder web || fail "the guest does not go on"
     else
-        disk_goes_on alder web || fail "the guest does not write"
+        await 5 disk_goes_on alder web || fail "the guest does not write"
         [ ! -s "$WORK/guest.err" ] || fail "the guest saw $(cat "$WORK/guest.err")"
     fi
     [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"

@@ -21,11 +21,11 @@ for round in 1 2 3; do
     # No more than the guest's 2 MiB.
     copied=$(sed -n 's/.*copied=\([0-9]*\) KiB.*/\1/p' "$WORK/$to.log" | tail -n 2 | awk '{ n += $1 } END { print n + 0 }')
     [ "$copied" -gt 0 ] && [ "$copied" -le 2048 ] || fail "$copied KiB were copied"
-    disk_goes_on $to web || fail "the guest does not go on"
+    await 5 disk_goes_on $to web || fail "the guest does not go on"
     : >"$WORK/$to.log"
     swap=$from from=$to to=$swap
 done
 us $from unprotect web || fail "unprotect"
 await 5 host_is_clean $to || fail "something is left on $to"
 image_is_plain $to || fail "the image on $to is still a replica's"
-disk_goes_on $from web || fail "the guest does not go on"
+await 5 disk_goes_on $from web || fail "the guest does not go on"

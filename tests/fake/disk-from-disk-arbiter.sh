@@ -72,7 +72,7 @@ both | lost | dies) # alder does not have the time to win anything
 alone)
     birch_dies
     await 10 runs_free alder || fail "alder does not go on"
-    disk_goes_on alder web || fail "the guest does not go on"
+    await 5 disk_goes_on alder web || fail "the guest does not go on"
     disk_host_die alder
     birch_is_back
     refused 'alder may be running web: it has generation 2,' 'from-disk --force$'
@@ -105,6 +105,6 @@ cut) # from birch, not from the witness
     guest_stands alder web || fail "alder's copy runs"
     cable_heal link
     holds 3 guest_stands alder web || fail "alder's copy runs again"
-    disk_goes_on birch web || fail "birch's does not"
+    await 5 disk_goes_on birch web || fail "birch's does not"
     ;;
 esac

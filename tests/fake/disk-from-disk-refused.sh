@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
+# shellcheck shell=bash disable=SC1091,SC2034
 # When `takeover --from-disk` is refused, and what is said: with a replica that has
 # its memory, and while alder lives; in the middle of a copy; without a disk of ours;
 # with an image that something else wrote to; when the boot fails, which can be
@@ -7,6 +7,7 @@
 # moments: alive syncing no-disk written boot
 . "$(dirname "$0")/../lib/disk.sh"
 : "${MOMENT:=alive}"
+T=4000
 refused() { # TEXT HINT
     us birch takeover web --from-disk >"$WORK/out" 2>&1 && fail "started"
     grep -q -- "$1" "$WORK/out" && grep -q -- "$2" "$WORK/out" || fail "it says $(cat "$WORK/out")"
@@ -16,9 +17,13 @@ refused() { # TEXT HINT
 silent() { grep -q 'event=silent' "$WORK/birch.log"; }
 # What was asked for is refused, and not for being in the middle of something.
 settled() { ! us birch takeover web --from-disk 2>&1 | grep -q 'being cleared up\|was not silent'; }
+# When what birch was preparing is done.
 both_die() {
+    local agent
+    agent=$(agent_pid birch web)
     host_signal alder STOP
-    kill -KILL "$(agent_pid birch web)"
+    sleep 1
+    kill -KILL "$agent"
     disk_host_die alder
     await 15 silent || fail "alder is heard"
 }
@@ -58,8 +63,8 @@ alive)
     answered() { us birch takeover web --from-disk --force 2>&1 | grep -q 'alder may be running web'; }
     await 5 answered || fail "it does not say that alder lives"
     await 20 state_is birch web Protected || fail "protection did not return"
-    state_is alder web Protected || fail "alder is $(status_of alder web state)"
-    disk_goes_on alder web || fail "the guest does not go on"
+    await 5 state_is alder web Protected || fail "alder is $(status_of alder web state)"
+    await 5 disk_goes_on alder web || fail "the guest does not go on"
     ;;
 written)
     both_die

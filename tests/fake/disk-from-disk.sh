@@ -34,10 +34,16 @@ agent | processes | cold.* | takeover.*) # the disks' servers live on
     disk_host_die alder
     [ "$MOMENT" != processes ] || daemon_start birch
     ;;
-host) disk_host_die alder && disk_host_die birch && reboot birch ;;
+host)
+    host_signal alder STOP # and birch before it would take over
+    host_signal birch STOP
+    disk_host_die alder && disk_host_die birch && reboot birch
+    ;;
 *) # one server stands still there, and nothing more reaches its image
     fault_arm birch "$MOMENT" stop $((RANDOM % 6))
     await 10 hit || fail "$MOMENT is not reached"
+    host_signal alder STOP
+    host_signal birch STOP
     disk_host_die alder
     host_die birch
     reboot birch
@@ -95,7 +101,7 @@ protect birch web alder
 looked=$(sed -n 's/.*51712 copied=.* compared=\([0-9]*\) KiB of=.*/\1/p' "$WORK/birch.log" | tail -n 1)
 say "$looked KiB were looked at"
 [ "$looked" -le 2048 ] || fail "$looked KiB were looked at"
-disk_goes_on birch web || fail "the guest does not go on"
+await 5 disk_goes_on birch web || fail "the guest does not go on"
 steps=$(steps_committed birch web) || fail "no epochs"
 disk_host_die birch
 disk_taken_over_well alder web "$steps"

@@ -70,7 +70,7 @@ else
     mount -o remount,size=400m "$full"
     protect alder web birch
 fi
-disk_goes_on alder web || fail "the guest does not write"
+await 5 disk_goes_on alder web || fail "the guest does not write"
 steps=$(steps_committed alder web) || fail "no epochs"
 disk_host_die alder
 if [ "$MOMENT" = thin ]; then # the medium alone counts

@@ -21,12 +21,14 @@ for round in 1 2 3 4 5 6; do
 done
 [ "$(event_count alder 'event=session the session to birch is back')" -ge 3 ] || fail "no session was ever back"
 [ "$(event_count alder 'event=void')" = 0 ] || fail "the replica was void"
-disk_goes_on alder web || fail "the guest does not write"
+await 5 disk_goes_on alder web || fail "the guest does not write"
 if [ $((RANDOM % 2)) = 0 ]; then
     say "== it stays cut =="
     cable_cut link
     await 15 state_is alder web Degraded || fail "alder is $(status_of alder web state)"
-    holds 2 disk_goes_on alder web || fail "the guest does not write"
+    for _ in 1 2 3; do
+        await 2 disk_goes_on alder web || fail "the guest does not write"
+    done
     cable_heal link
     again() { [ "$(state_count alder web Protected)" -ge 2 ]; }
     await 30 again || fail "protection did not return"

@@ -13,4 +13,4 @@ truncate -s "${DISK_MB}M" "$WORK/birch/web.img"
 protect alder web birch
 us alder unprotect web || fail "unprotect"
 await 5 host_is_clean birch || fail "something is left on birch"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"

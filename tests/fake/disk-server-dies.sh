@@ -30,7 +30,7 @@ if [ "$MOMENT" = copy ]; then
     kill_servers
     wait $protecting && fail "protected: $(cat "$WORK/out")"
     cat "$WORK/out"
-    disk_goes_on alder web || fail "the guest does not go on"
+    await 5 disk_goes_on alder web || fail "the guest does not go on"
     await 10 vm_is_unknown alder web || fail "alder still knows it"
     await 10 host_is_clean birch || fail "something is left on birch"
     exit

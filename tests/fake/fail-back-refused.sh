@@ -12,7 +12,7 @@ refused() { # TEXT PEER
     grep -q -- "$1" <<<"$out" || fail "does not say '$1'"
     await 5 state_is birch web TakenOver || fail "it is not TakenOver any more"
     [ "$(status_of birch web role)" = backup ] || fail "it is another role's"
-    guest_goes_on birch web || fail "the guest does not go on"
+    await 5 guest_goes_on birch web || fail "the guest does not go on"
 }
 protected_at_last() { us birch protect web alder --arbiter none; }
 steps=$(steps_committed alder web) || fail "no epochs"
@@ -21,7 +21,7 @@ taken_over_well birch web "$steps"
 say "== alder is dead =="
 refused 'alder' alder
 say "== another host than the one that it was taken over from =="
-us birch peer add cedar --address "127.0.0.1:$("$GUEST" port)" \
+us birch peer add cedar --address "127.0.0.1:$(port_take)" \
     --pin "$(printf 'cd%.0s' {1..32})" || fail "peer add"
 refused 'was taken over from alder' cedar
 say "== alder still has the old copy, fenced, also for the next agent =="

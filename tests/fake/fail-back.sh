@@ -23,7 +23,7 @@ for round in 1 2 3 4 5; do
     [ "$(status_of $to web role)" = primary ] || fail "$to is not the primary"
     [ "$(status_of $from web role)" = backup ] || fail "$from is not the backup"
     [ "$(status_of $to web generation)" -ge "$generation" ] || fail "the generation fell"
-    guest_goes_on $to web || fail "the guest does not go on"
+    await 5 guest_goes_on $to web || fail "the guest does not go on"
     : >"$WORK/$to.log" # taken_over_well() counts
     swap=$from from=$to to=$swap
 done

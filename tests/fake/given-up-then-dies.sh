@@ -22,4 +22,4 @@ nothing_is_started() { ! domains birch | grep -q running; }
 holds 3 nothing_is_started || fail "birch started it"
 [ "$(event_count birch 'event=takeover')" = 0 ] || fail "birch took over"
 [ "$(agent_pid birch web)" = "$agent" ] || fail "birch's agent died"
-grep -q 'dom=web event=silent' "$WORK/birch.log" || fail "birch does not say so"
+await 5 grep -q 'dom=web event=silent' "$WORK/birch.log" || fail "birch does not say so"

@@ -3,7 +3,6 @@
  * making one, running it as this process, making it misbehave, and checking
  * that a domain's memory is a consistent cut. DIR is the directory that
  * UNDERSTUDY_HV=fake:DIR names; domains go by their name. */
-#include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +27,7 @@ static const char usage[] =
     "       guest unpause DIR NAME\n"
     "       guest do DIR NAME refuse|shutdown|logoff|delay VALUE\n"
     "       guest watchdog DIR          fired, off, or ms left of each timer\n"
-    "       guest watchdog-take DIR     take one of its timers, for good\n"
-    "       guest port                  a free TCP port on 127.0.0.1\n";
+    "       guest watchdog-take DIR     take one of its timers, for good\n";
 
 static const char *dir, *name;
 static struct err e = ERR_INIT;
@@ -360,26 +358,10 @@ static int watchdog_take(void)
     return printf("%u\n", id) < 0;
 }
 
-static int port(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET,
-                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) ||
-        getsockname(fd, (struct sockaddr *)&a, &n))
-        return 1;
-    printf("%u\n", ntohs(a.sin_port));
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
 
-    if (!strcmp(verb, "port"))
-        return port();
     if (argc < 3)
         return fputs(usage, stderr), 2;
     dir = argv[2];

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
+# shellcheck shell=bash disable=SC1091,SC2034
 # Two hosts with two paths between them: one lost is a warning and nothing else;
 # with the replication link lost the backup knows that the other host lives, and
 # asks for nothing; with both lost it takes over.
@@ -14,6 +14,7 @@ cables_of() {
 second() { # HOST PEER: ADDRESS
     echo "127.0.0.1:${CABLE[$1-$2-2]}"
 }
+T=3000
 three_make
 for pair in alder:birch birch:alder; do
     host=${pair%:*} peer=${pair#*:}

@@ -8,6 +8,7 @@
 start_protected
 host_die alder
 await 10 state_is birch web TakenOver || fail "birch did not take over"
+await 5 domain_is_running birch web || fail "web has another name on birch"
 guest_run birch web
 pid=$(agent_pid birch web)
 case $MOMENT in
@@ -24,4 +25,4 @@ guest_stop alder liar
 state_is birch web TakenOver || fail "birch left its state"
 [ "$(agent_pid birch web)" = "$pid" ] || fail "the agent was restarted"
 [ "$(event_count birch 'dom=web event=error')" = 0 ] || fail "an error"
-guest_goes_on birch web || fail "web does not go on"
+await 5 guest_goes_on birch web || fail "web does not go on"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Notes each write and sync of a file below /var/lib, for LD_PRELOAD: lines
- * "write PATH" and "sync PATH" in IOLOG. Built and used by
+ * "write PATH THREAD OFFSET" and "sync PATH THREAD" in IOLOG. Built and used by
  * disk-durable-ack.sh. */
+#define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,9 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static void note(const char *what, int fd)
+static void note(const char *what, int fd, const char *where)
 {
-    char link[64], path[512], line[600];
+    char link[64], path[512], line[700];
     const char *log = getenv("IOLOG");
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -20,7 +21,8 @@ static void note(const char *what, int fd)
     if (!log || !strstr(path, "/var/lib/"))
         return;
     int out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    int len = snprintf(line, sizeof line, "%s %s\n", what, path);
+    int len = snprintf(line, sizeof line, "%s %s %d%s\n", what, path, gettid(),
+                       where);
     if (out >= 0 && write(out, line, (size_t)len) != len)
         abort();
     close(out);
@@ -29,7 +31,10 @@ static void note(const char *what, int fd)
 ssize_t pwrite64(int fd, const void *p, size_t len, off_t at);
 ssize_t pwrite(int fd, const void *p, size_t len, off_t at)
 {
-    note("write", fd);
+    char where[32];
+
+    snprintf(where, sizeof where, " %lld", (long long)at);
+    note("write", fd, where);
     return syscall(SYS_pwrite64, fd, p, len, at);
 }
 
@@ -42,6 +47,6 @@ int fdatasync(int fd)
 {
     int r = (int)syscall(SYS_fdatasync, fd);
 
-    note("sync", fd);
+    note("sync", fd, "");
     return r;
 }

@@ -33,4 +33,4 @@ grep -q 'what to do: .*birch' "$WORK/out" || fail "it does not say what to do"
 await 5 host_is_clean alder || fail "something is left on alder"
 host_signal birch CONT
 await 15 host_is_clean birch || fail "something is left on birch"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"

@@ -34,7 +34,7 @@ grep -q 'web.*Protected.*birch' "$WORK/out" || fail "status says $(cat "$WORK/ou
 us alder events --json | jq -se 'map(select(.state == "Protected" and .vm == "web")) | length == 1' \
     >/dev/null || fail "events do not tell of Protected once"
 us alder events | grep -q Protected || fail "events as text"
-guest_goes_on alder web || fail "the guest does not run"
+await 5 guest_goes_on alder web || fail "the guest does not run"
 [ "$(domains birch)" = 'web--replica paused' ] || fail "birch has $(domains birch)"
 
 say "== unprotect =="
@@ -42,7 +42,7 @@ us alder unprotect web || fail "unprotect"
 await 5 host_is_clean alder || fail "something is left on alder"
 await 5 host_is_clean birch || fail "something is left on birch"
 domains_are birch '' || fail "birch has $(domains birch)"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 guest alder check web || fail "the guest is broken"
 (us alder unprotect web 2>"$WORK/err") && fail "unprotect a second time"
 grep -q 'web is not protected' "$WORK/err" || fail "unprotect: $(cat "$WORK/err")"

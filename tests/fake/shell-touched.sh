@@ -10,13 +10,13 @@ touched() { # WORD
     before=$(state_count alder web Degraded)
     "${@:2}" || fail "${*:2}"
     noticed() { [ "$(state_count alder web Degraded)" -gt "$before" ]; }
-    await 3 noticed || fail "alder does not say Degraded"
+    await 10 noticed || fail "alder does not say Degraded"
     grep -q "backup/web: .*event=void .*$1" "$WORK/birch.log" ||
         fail "birch does not say '$1'"
     await 10 state_is alder web Protected || fail "not Protected again"
-    await 3 state_is birch web Protected || fail "birch is not Protected again"
+    await 10 state_is birch web Protected || fail "birch is not Protected again"
     domains_are birch "web--replica paused" || fail "birch has $(domains birch)"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
 }
 say "== destroyed =="
 touched 'is gone' guest birch destroy web--replica

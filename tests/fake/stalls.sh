@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
-# alder's processes stand still for 0.8 of the timeout, twenty times: no
+# shellcheck shell=bash disable=SC1091,SC2034
+# alder's processes stand still for 0.8 of the timeout, a dozen times: no
 # takeover, and the protection goes on as if nothing had been.
 . "$(dirname "$0")/../lib/fake.sh"
+T=3000
 start_protected
 mapfile -t pids < <(pids_of alder)
 [ ${#pids[@]} = 2 ] || fail "alder's processes are ${pids[*]}"
-for i in $(seq 20); do
+for i in $(seq 12); do
     kill -STOP "${pids[@]}"
-    sleep 0.8
+    sleep 2.4
     kill -CONT "${pids[@]}"
-    sleep "0.$((i % 5 + 1))"
+    sleep "0.$((i % 5 + 3))"
     [ "$(event_count birch 'event=takeover')" = 0 ] || fail "takeover at stall $i"
 done
 state_is alder web Protected || fail "not Protected any more"

@@ -34,7 +34,7 @@ another_agent() { [ "$(agent_pid birch web)" -ne "$agent" ]; }
 await 5 another_agent || fail "no new agent"
 await 5 state_is birch web TakenOver || fail "the successor does not know"
 [ "$(status_of birch web generation)" = 2 ] || fail "not the generation that was won"
-guest_goes_on birch web || fail "the guest does not go on"
+await 5 guest_goes_on birch web || fail "the guest does not go on"
 say "== there is room again =="
 rm "$disk/full"
 recorded() { grep -q TakenOver "$disk"/vms/*.json && ! ls "$WORK"/birch/run/understudy/*.takeover; }

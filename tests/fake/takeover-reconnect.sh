@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC1091
+# shellcheck shell=bash disable=SC1091,SC2034
 # The primary reaches its backup in the middle of a takeover: nothing that it
 # holds gets out, since the other one is about to run the VM; and when that does
 # run, the primary gives way. A takeover that fails leaves the VM with the
 # primary, after T.
 # moments: succeeds fails
 . "$(dirname "$0")/../lib/fake.sh"
+T=4000
 start_protected
 steps=$(steps_committed alder web) || fail "no epochs"
 hit=$WORK/birch/run/understudy/faults.hit
@@ -24,7 +25,7 @@ if [ "$MOMENT" = fails ]; then
     rm "$hit"
     wait "$taker" && fail "the takeover did not fail"
     await 10 state_is alder web Degraded || fail "alder does not go on"
-    guest_goes_on alder web || fail "web does not run on alder"
+    await 5 guest_goes_on alder web || fail "web does not run on alder"
     domain_is_running birch web && fail "birch runs it too"
     exit 0
 fi

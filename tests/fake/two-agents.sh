@@ -12,15 +12,14 @@ agents() {
     done
     return 0
 }
-none_lives() { [ -z "$(agents)" ]; }
 one_lives() { [ "$(agents | wc -l)" = 1 ]; }
 # The other two gave up because of it.
 settled() { one_lives && [ "$(event_count alder 'holds .*\.agent$')" = $((2 * round)) ]; }
 for round in $(seq 10); do
-    for pid in $(daemon_pid alder) $(agents); do
-        kill -9 "$pid" 2>/dev/null
-    done
-    await 5 none_lives || fail "round $round: $(agents | paste -sd' ') can't be killed"
+    mapfile -t old < <(agents)
+    [ "$round" != 1 ] || old+=("$(daemon_pid alder)")
+    kill -9 "${old[@]}"
+    await 5 processes_ended "${old[@]}" || fail "round $round: ${old[*]} can't be killed"
     for _ in 1 2 3; do
         on alder "$BUILD/understudyd" agent primary "$uuid" >>"$WORK/alder.log" 2>&1 &
         disown

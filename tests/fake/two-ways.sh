@@ -13,5 +13,5 @@ steps_committed birch db >/dev/null || fail "no epochs of db"
 host_die alder
 taken_over_well birch web "$web"
 await 5 state_is birch db Degraded || fail "db is not Degraded"
-guest_goes_on birch db || fail "db does not go on"
+await 5 guest_goes_on birch db || fail "db does not go on"
 guest birch check db || fail "db is broken"

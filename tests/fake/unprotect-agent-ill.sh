@@ -10,7 +10,7 @@ since=$(now_ms)
 us alder unprotect web || fail "unprotect"
 say "took $(($(now_ms) - since)) ms"
 await 5 host_is_clean alder || fail "something is left on alder"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 await 10 host_is_clean birch || fail "something is left on birch"
 say "== alder's agents die, one after the other =="
 protect alder web birch
@@ -24,13 +24,17 @@ keep_armed() {
 keep_armed 2>/dev/null &
 disown
 kill -9 "$(agent_pid alder web)"
-ill() { us alder status >"$WORK/table"; [ $? = 3 ]; }
+# What comes next is not there in time to live before it is armed again.
+ill() {
+    us alder status >"$WORK/table"
+    [ $? = 3 ] && [ "$(status_of alder web agent_deaths)" -ge 2 ]
+}
 await 10 ill || fail "status: $(cat "$WORK/table")"
 us alder unprotect web >"$WORK/out" 2>&1 && fail "no agent can have ended it"
 say "$(cat "$WORK/out")"
 grep -q 'written down' "$WORK/out" || fail "it does not say what comes"
 rm "$WORK/arm"
 await 30 host_is_clean alder || fail "something is left on alder"
-guest_goes_on alder web || fail "the guest does not go on"
+await 5 guest_goes_on alder web || fail "the guest does not go on"
 await 20 host_is_clean birch || fail "something is left on birch"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"

@@ -4,7 +4,9 @@
 # from then on alder says Degraded and why, not first when birch has answered.
 . "$(dirname "$0")/../lib/fake.sh"
 T=8000
-start_protected
+hosts_make
+guest_make alder web
+us alder protect web birch --arbiter none --interval 1s || fail "protect"
 voids() { event_count alder 'event=void'; }
 voided() { [ "$(voids)" -gt "$before" ]; }
 # With an epoch on its way alder waits for birch first, and finds out when that
@@ -14,7 +16,7 @@ void_alone() {
     agent=$(agent_pid birch web)
     kill -STOP "$agent"
     guest alder 'do' web logoff 1
-    await 2 voided && return
+    await 4 voided && return
     kill -CONT "$agent"
     await 5 voided || fail "the replica is not void"
     await 20 state_is alder web Protected || fail "protection did not return"

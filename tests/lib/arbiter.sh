@@ -22,7 +22,7 @@ arbiter_exit() {
 # --- Cables ------------------------------------------------------------------------
 
 cable_make() { # NAME TARGET-PORT: CABLE[NAME] is the port of its near end
-    CABLE[$1]=$("$GUEST" port)
+    CABLE[$1]=$(port_take)
     "$BUILD/fake/proxy" "${CABLE[$1]}" "$2" >"$WORK/cable-$1" 2>&1 </dev/null &
     PROXY[$1]=$!
     disown
@@ -65,7 +65,7 @@ witness_kill() {
 witness_is_dead() { ! kill -0 "$WITNESS_PID" 2>/dev/null; }
 witness_make() {
     witness init >/dev/null || fail "no witness"
-    WITNESS_PORT=$("$GUEST" port)
+    WITNESS_PORT=$(port_take)
     witness_start
     PIN=$(witness key)
 }

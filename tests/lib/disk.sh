@@ -118,7 +118,7 @@ disk_host_die() { # HOST
 }
 # The step that alder's memory was at in that epoch, as it was sent last.
 step_of_epoch() { # EPOCH
-    awk -v n="epoch=$1" '/: state of step/ { step = $NF } index($0, n " sent") { of = step } END { print of }' "$WORK/alder.log"
+    awk -v n="epoch=$1" '/: state of step/ { step = $NF } index($0, n " sent") { of = step } END { print of != "" ? of : step }' "$WORK/alder.log"
 }
 disk_server() { # HOST: the process of the server of its newest domain
     sed -n 's/^server=//p' "$(ls -t "$WORK/$1/run/understudy/disk"/vbd-*-51712 | head -1)" |
@@ -128,7 +128,7 @@ disk_server() { # HOST: the process of the server of its newest domain
 protect_refused() { # TEXT
     us alder protect web birch --arbiter none >"$WORK/out" 2>&1 && fail "protected"
     grep -q "$1" "$WORK/out" || fail "it says $(cat "$WORK/out")"
-    guest_goes_on alder web || fail "the guest does not go on"
+    await 5 guest_goes_on alder web || fail "the guest does not go on"
     await 10 vm_is_unknown alder web || fail "alder still knows it"
     await 10 host_is_clean birch || fail "something is left on birch"
 }
@@ -150,7 +150,7 @@ replica_goes_on() { # ROUND: the one that there was
     [ "$(state_count alder web Protected)" = 1 ] || fail "Protected again"
 }
 disks_are_equal() { # on HOST it is listed as in sync
-    disk_goes_on alder web || fail "the guest does not go on"
+    await 5 disk_goes_on alder web || fail "the guest does not go on"
     [ -z "${verify:-}" ] || wait "$verify"
     grep -q differ "$WORK/verify" 2>/dev/null && fail "differences: $(cat "$WORK/verify")"
     us alder disk verify web || fail "the disks differ"

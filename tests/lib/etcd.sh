@@ -88,8 +88,8 @@ etcd_make() {
     local m
     certificates_make
     for m in 1 2 3; do
-        ETCD_PORT[$m]=$("$GUEST" port)
-        ETCD_PEER[$m]=$("$GUEST" port)
+        ETCD_PORT[$m]=$(port_take)
+        ETCD_PEER[$m]=$(port_take)
     done
     for m in 1 2 3; do member_start $m; done
     await 10 etcd_id || fail "no etcd: $(tail -n 5 "$WORK"/etcd-*.out)"

@@ -63,9 +63,26 @@ daemon_start() { # HOST
     disown # its end is nobody's news
     await 10 us "$1" version || fail "the daemon of $1 does not start"
 }
+# A port that no other test has, nor the kernel gives to a connection.
+port_take() {
+    local port
+    while :; do
+        port=$((10000 + SRANDOM % 20000))
+        mkdir "/tmp/understudy.port.$port" 2>/dev/null || continue
+        echo "$port" >>"$WORK/ports"
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    echo "$port"
+}
+ports_give_back() {
+    local port
+    while read -r port; do
+        rmdir "/tmp/understudy.port.$port"
+    done <"$WORK/ports"
+}
 host_make() { # HOST
     mkdir -p "$WORK/$1/hv" "$WORK/$1/etc/understudy"
-    PORT[$1]=$("$GUEST" port)
+    PORT[$1]=$(port_take)
     printf 'port=%d\nlisten="127.0.0.1"\ntimeout_ms=%d\nsuspend_ms=%d\ninterval_ms=50\nlog="debug"\n' \
         "${PORT[$1]}" "$T" $((T / 2)) >"$WORK/$1/etc/understudy/understudyd.conf"
     daemon_start "$1"
@@ -182,7 +199,7 @@ state_is() { # HOST VM STATE
     [ "$(status_of "$1" "$2" state)" = "$3" ]
 }
 epoch_is_over() { # HOST VM NUMBER
-    [ "$(status_of "$1" "$2" epoch)" -gt "$3" ]
+    [ "$(status_of "$1" "$2" epoch)" -gt "${3:-0}" ]
 }
 epochs_go_on() { # HOST VM
     await 5 epoch_is_over "$1" "$2" "$(status_of "$1" "$2" epoch)"
@@ -194,7 +211,8 @@ state_count() { # HOST VM STATE: how often it came to that
     event_count "$1" "dom=$2 state=$3 "
 }
 vm_is_unknown() { # HOST VM
-    ! us "$1" status "$2" >/dev/null 2>&1
+    us "$1" status "$2" >/dev/null 2>&1
+    [ $? = 1 ] # 3: it is not well
 }
 # Nothing of ours but the daemon; the guest is not touched.
 host_is_clean() { # HOST
@@ -277,6 +295,7 @@ scenario_exit() {
         say "FAILED: a process broke"
         rc=1
     fi
+    ports_give_back 2>/dev/null
     if [ -n "${KEEP:-}" ]; then say "kept: $WORK"; else rm -rf "$WORK"; fi
     exit $rc
 }

@@ -50,6 +50,9 @@ on_crash = "preserve"
 CONFIG
     crashed() { alder xl list dead | grep -q -- 'c-'; }
     await 6 crashed || fail "dead does not crash"
+    watched() { alder 'pgrep -f "[x]l create.*dead"'; }
+    unwatched() { ! watched; }
+    await 6 unwatched || fail "xl does not leave it alone"
     protect_refused 'the VM is shut down' dead
     alder xl destroy dead || fail "xl destroy dead"
     protect_refused 'no domain "dead"' dead
@@ -133,7 +136,7 @@ moment_unreachable() {
     local pid gone
     pid=$(birch cat /run/lab/understudyd.pid)
     birch kill -STOP "$pid"
-    protect_refused 'no answer from birch' web
+    protect_refused 'no answer from birch\|birch did not answer in time' web
     birch kill -CONT "$pid"
     await 10 session_is_up || fail "birch is not back"
     birch "touch /run/lab/hold-understudyd; kill $pid"

@@ -90,10 +90,11 @@ for round in "${!victims[@]}"; do
         ! bad alder || fail "the guest saw an error"
     done
     word=
-    if ! await 12 protected_for_good; then
+    # A copy takes up to two minutes in emulation.
+    if ! await 30 protected_for_good; then
         word=', asked for'
         alder understudy protect disk birch --arbiter none || fail "not Protected again"
-        await 12 protected_for_good || fail "not Protected again"
+        await 30 protected_for_good || fail "not Protected again"
     fi
     now=$(voids)
     kept='the replica was kept'

@@ -14,8 +14,10 @@ disk_guest_make
 protect alder disk birch
 alder understudy status disk
 birch understudy-disk list
-before=$(status_of alder disk epoch)
 diskcheck_start 60
+in_flight() { alder "cat /sys/block/nbd*/inflight | awk '{ n += \$1 + \$2 } END { exit n == 0 }'"; }
+await 20 in_flight || fail "the guest does nothing with its disk"
+before=$(status_of alder disk epoch)
 epochs_are() { [ "$(status_of alder disk epoch)" -ge "$1" ]; }
 await 20 epochs_are $((before + 5)) || fail "no epochs"
 console_says alder 'diskcheck: ' && fail "diskcheck has ended on alder"

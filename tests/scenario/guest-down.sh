@@ -21,6 +21,8 @@ told() { birch 'understudy events' | grep -q "ends protection: $word"; }
 await 20 told || fail "birch was not told"
 case $MOMENT in
 reboot)
+    ended() { ! state_is alder web Protected; }
+    await 10 ended || fail "alder's agent goes on as if nothing had been"
     await 40 state_is alder web Protected || fail "not protected again"
     await 6 guest_answers "$WEB" || fail "web does not answer"
     ;;

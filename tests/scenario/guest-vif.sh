@@ -52,7 +52,7 @@ fi
 alder xl network-attach web mac=00:16:3e:05:00:21,bridge=xenbr0 ||
     fail "network-attach"
 await 5 held || fail "the output of vif$id.1 is not held"
-in_guest 'ip link set eth1 up; ip addr add 10.0.5.21/24 dev eth1'
+in_guest 'until ip link set eth1 up; do sleep 1; done; ip addr add 10.0.5.21/24 dev eth1'
 await 10 void_for 'a network interface was added' || fail "the vif went unseen"
 await 30 again || fail "not protected again"
 await 5 held || fail "the output of vif$id.1 is not held any more"

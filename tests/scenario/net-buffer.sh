@@ -21,7 +21,7 @@ say "$out"
 vif=$(alder 'echo vif$(xl domid web).0')
 alder "cat >/tmp/netbuf-hold; chmod +x /tmp/netbuf-hold" <"$PROGS/netbuf-hold" ||
     fail "copy netbuf-hold"
-alder "/tmp/netbuf-hold t1 $vif 4000 0" >"$WORK/hold" 2>&1 &
+alder "/tmp/netbuf-hold t1 $vif $((4000 + 500 * SCALE)) 0" >"$WORK/hold" 2>&1 &
 hold=$!
 await 4 grep -q holding "$WORK/hold" || fail "$(cat "$WORK/hold")"
 "$LAB" run outside ping -c 1 -W 1 $WEB >/dev/null && fail "an answer got out"

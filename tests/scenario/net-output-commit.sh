@@ -21,18 +21,17 @@ fault_arm birch replica.before_ack stop 3
 await 6 fault_was_hit birch || fail "birch's agent was not stopped"
 sleep 0.5 # what was acknowledged before is on its way out
 outside_before=$(wc -l <"$WORK/outside") inside_before=$(wc -l <"$WORK/inside")
-"$LAB" run outside 'ip neigh flush dev public; ping -c 6 -i 0.3 -W 1 10.0.5.11 >/dev/null &
-    ping -c 6 -i 0.3 -W 1 fd00:5::11 >/dev/null; true'
+"$LAB" run outside 'ip neigh flush dev public; timeout 1 ping -i 0.3 10.0.5.11 >/dev/null &
+    timeout 1 ping -i 0.3 fd00:5::11 >/dev/null; true'
 leaked=$(tail -n +$((outside_before + 1)) "$WORK/outside")
 held=$(tail -n +$((inside_before + 1)) "$WORK/inside")
 state_is alder web Protected || fail "not Protected any more: the time was too short to tell"
+"$LAB" kill alder
 for protocol in ARP IP6 'IP '; do
     grep -q "$protocol" <<<"$held" || fail "the guest sent no $protocol: nothing was shown"
 done
 say "held: $(grep -c . <<<"$held") packets; leaked: $(grep -c . <<<"$leaked")"
 [ -z "$leaked" ] || fail "got out without an acknowledgement: $leaked"
-
-"$LAB" kill alder
 birch 'kill -CONT $(pgrep -f "understudyd agent backup")' || fail "no agent on birch"
 await 20 state_is birch web TakenOver || fail "birch did not take over"
 client_goes_on 60 20 || fail "the client did not go on"

@@ -80,7 +80,7 @@ static void a_module_that_was_just_loaded_has_its_own_deadline(void **state)
     p->config.interval_ms = 60000;
     p->config.shortest_ms = 1;
     p->config.xenstore_deadline_ms = 30000;
-    p->config.evtchn_deadline_ms = 20;
+    p->config.evtchn_deadline_ms = 1000;
     pair_start(p);
     assert_true(pair_wait(p, ENGINE_SYNCED, 1));
     deed(p, FAKE_STOCK, 1);
