@@ -91,8 +91,8 @@ bool agent_save(struct agent *a)
 struct later {
     struct agent *a;
     json_t *msg;       /* what the daemon is then told, or NULL */
+    agent_saved *done; /* who decides what comes of it, or NULL */
     unsigned failures; /* that were there before it */
-    bool binds;        /* a failure is agent_save()'s */
     bool again;        /* because of one */
 };
 
@@ -103,13 +103,13 @@ static void later_done(void *arg, int rc, const struct err *e)
 
     if (l->again)
         a->saves_again = false;
-    if (rc && l->binds)
-        agent_save(a);
-    else if (rc && !a->forgotten)
-        unsaved_say(a, e);
-    else if (!rc && l->failures == a->save_failures)
+    if (!rc && l->failures == a->save_failures)
         a->unsaved = false;
-    if (l->msg && !a->forgotten)
+    if (rc && !l->done && !a->over)
+        unsaved_say(a, e);
+    if (l->done && !a->over)
+        l->done(a, rc ? e : NULL);
+    if (l->msg && !a->over)
         ipc_broadcast(a->ipc, l->msg);
     json_decref(l->msg);
     free(l);
@@ -128,10 +128,16 @@ static void save_behind(struct agent *a, struct later what)
     save_later(a->loop, &a->rec, later_done, l);
 }
 
-void agent_save_later(struct agent *a, bool binds)
+void agent_save_later(struct agent *a)
 {
     if (!a->forgotten)
-        save_behind(a, (struct later){.binds = binds});
+        save_behind(a, (struct later){0});
+}
+
+void agent_save_then(struct agent *a, agent_saved *done)
+{
+    if (!a->forgotten)
+        save_behind(a, (struct later){.done = done});
 }
 
 /* Never in the loop's own time: a disk that fails may do so slowly. */

@@ -106,8 +106,11 @@ void agent_event(struct agent *a, const char *name, const char *fmt, ...)
  * agent. It is tried again every second. */
 bool agent_save(struct agent *a);
 /* By a job, when no step waits for it. A failure is told, and it is tried again
- * every second; one of a write that `binds` is agent_save()'s. */
-void agent_save_later(struct agent *a, bool binds);
+ * every second. */
+void agent_save_later(struct agent *a);
+/* By a job; `why` NULL: it is on the disk. Not called once the agent ends. */
+typedef void agent_saved(struct agent *a, const struct err *why);
+void agent_save_then(struct agent *a, agent_saved *done);
 /* Leave the loop. DONE deletes the record first. */
 void agent_exit(struct agent *a, enum agent_exit status);
 /* A mistake of ours or a host that can't go on: say it, exit AGAIN. */

@@ -192,7 +192,7 @@ void agent_lease_action(struct agent *a, enum lease_action action)
     }
     /* No step waits for it, and a successor that does not know it asks. */
     if (action == LEASE_DO_NOTHING && unwritten(a))
-        agent_save_later(a, false);
+        agent_save_later(a);
     if (action == LEASE_DO_NOTHING)
         return;
     if (still && a->arb)

@@ -150,7 +150,7 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
         if (backup_generation_fits(b, &h) &&
             memcmp(a->rec.incarnation, h.incarnation, 16)) {
             memcpy(a->rec.incarnation, h.incarnation, 16);
-            agent_save_later(a, false);
+            agent_save_later(a);
         }
         return;
     }
@@ -166,7 +166,7 @@ static void on_hello(struct backup *b, const uint8_t *payload, size_t len)
     if (h.generation >= a->lease.generation) {
         a->lease.generation = h.generation;
         memcpy(a->rec.incarnation, h.incarnation, 16);
-        agent_save_later(a, false);
+        agent_save_later(a);
     }
 }
 
@@ -361,8 +361,9 @@ static void backup_decided(struct agent *a, enum lease_action action)
     } else if (action == LEASE_DO_FENCE) {
         if (a->hv->ops->pause(a->hv, (uint32_t)a->rec.domid, &e))
             log_error("dom=%s pause: %s", a->rec.name, e.text);
+        else
+            backup_mark_remove(b); /* else the next agent tries it */
         a->rec.running = false;
-        backup_mark_remove(b);
         agent_state(a, VM_FENCED,
                     "%s has a higher generation; the copy here is paused",
                     a->rec.peer);

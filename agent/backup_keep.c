@@ -70,7 +70,7 @@ bool backup_generation_fits(struct backup *b, const struct wire_hello *h)
 
     if (higher && a->lease.state == LEASE_EMPTY) {
         a->lease.generation = h->generation;
-        agent_save_later(a, false);
+        agent_save_later(a);
         higher = false;
     }
     if (higher) {

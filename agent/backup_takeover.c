@@ -132,7 +132,10 @@ static void takeover_failed(struct takeover_job *j, const struct err *e)
     b->rep = j->rep;
     free(j);
     backup_settle(b);
-    if (b->a->arb)
+    /* Not handed back while the disk says that it runs here. */
+    if (b->a->arb && b->a->unsaved)
+        agent_exit(b->a, AGENT_EXIT_AGAIN);
+    else if (b->a->arb)
         agent_lease_event(b->a, LEASE_EV_FAILED);
 }
 

@@ -41,7 +41,8 @@ struct primary {
     struct agent *a;
     enum phase phase;
     enum afterwards then;
-    bool established;   /* as rec.stage: failures are retried */
+    bool established;   /* as rec.stage on the disk: failures are retried */
+    uint64_t epoch;     /* the newest that was committed */
     unsigned tries;     /* cycles since it was last Protected */
     unsigned asked;     /* number of the last question to our daemon */
     struct err skipped; /* why no epoch was taken of late; empty: it was */

@@ -183,21 +183,6 @@ static void on_progress(struct primary *p, const struct engine_event *ev)
     json_decref(msg);
 }
 
-static void on_synced(struct primary *p, const struct engine_event *ev)
-{
-    if (p->a->rec.stage != STAGE_ESTABLISHED) {
-        p->a->rec.stage = STAGE_ESTABLISHED;
-        agent_save_later(p->a, true);
-    }
-    agent_lease_event(p->a, LEASE_EV_COMMIT);
-    primary_phase(p, PH_RUN);
-    p->established = true;
-    p->tries = 0;
-    err_clear(&p->failure);
-    agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",
-                (unsigned long long)ev->epoch, p->a->rec.peer);
-}
-
 /* The replica is of no more use, and nobody shall read Protected from here on.
  * The backup has to give it up before output may flow again; without a session,
  * the lease decides after its timeout. */
@@ -214,6 +199,55 @@ static void on_void(struct primary *p, const struct err *why)
     }
     if (p->a->session && p->a->hello_seen)
         primary_send_discard(p, why->text);
+}
+
+static void protected_say(struct primary *p)
+{
+    agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",
+                (unsigned long long)p->epoch, p->a->rec.peer);
+}
+
+/* A host that comes back after a takeover knows by it that its copy may be an
+ * old one: without it there is no protection. */
+static void stage_written(struct agent *a, const struct err *why)
+{
+    struct primary *p = a->priv;
+
+    if (why) {
+        agent_give_up(a, why);
+        return;
+    }
+    p->established = true;
+    if (p->phase == PH_RUN && !p->voided)
+        protected_say(p);
+}
+
+static void on_synced(struct primary *p, const struct engine_event *ev)
+{
+    agent_lease_event(p->a, LEASE_EV_COMMIT);
+    primary_phase(p, PH_RUN);
+    p->tries = 0;
+    err_clear(&p->failure);
+    p->epoch = ev->epoch;
+    if (p->established) {
+        protected_say(p);
+        return;
+    }
+    p->a->rec.stage = STAGE_ESTABLISHED;
+    agent_save_then(p->a, stage_written);
+}
+
+static void on_epoch(struct primary *p, const struct engine_event *ev)
+{
+    enum vm_state now = p->a->state.now;
+
+    err_clear(&p->skipped);
+    p->epoch = ev->epoch;
+    agent_lease_event(p->a, LEASE_EV_COMMIT);
+    /* Output was held, and nobody won. */
+    if (p->phase == PH_RUN && p->established &&
+        (now == VM_DEGRADED || now == VM_SYNCING))
+        protected_say(p);
 }
 
 enum wire_stop_reason primary_stop_reason(enum hv_shutdown down)
@@ -265,12 +299,7 @@ static void on_event(struct primary *p, const struct engine_event *ev)
         on_synced(p, ev);
         break;
     case ENGINE_EPOCH:
-        err_clear(&p->skipped);
-        agent_lease_event(p->a, LEASE_EV_COMMIT);
-        /* Output was held, and nobody won. */
-        if (p->phase == PH_RUN && p->a->state.now == VM_DEGRADED)
-            agent_state(p->a, VM_PROTECTED, "epoch %llu is on %s",
-                        (unsigned long long)ev->epoch, p->a->rec.peer);
+        on_epoch(p, ev);
         break;
     case ENGINE_SKIPPED:
         p->skipped = ev->error;

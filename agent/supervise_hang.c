@@ -37,8 +37,9 @@ static void hang_tell(const struct vm *vm, bool spared)
     if (spared)
         daemon_event(vm->d, "agent-hangs", vm->rec.name,
                      "the agent (process %d) does not answer for %llu s; it is "
-                     "let be while %s is silent: it holds the only copy of %s",
-                     (int)vm->pid, s, vm->rec.peer, vm->rec.name);
+                     "let be while %s is silent: it may hold the only copy of "
+                     "%s (kill -9 %d if that is not wanted any more)",
+                     (int)vm->pid, s, vm->rec.peer, vm->rec.name, (int)vm->pid);
     else
         daemon_event(vm->d, "agent-hangs", vm->rec.name,
                      "the agent (process %d) does not answer for %llu s and "

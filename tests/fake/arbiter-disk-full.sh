@@ -43,6 +43,7 @@ if [ "$MOMENT" = alder-first ]; then
     fill
     kill -CONT "$agent"
     await 10 event_count alder 'No space left on device; the agent starts again' || fail "nothing was said"
+    [ "$(state_count alder web Protected)" = 0 ] || fail "Protected, and a successor would not know"
     guest_goes_on alder web || fail "the guest does not go on"
     rm "$disk/full"
     # It was not Protected, so there may be nothing to take up.
