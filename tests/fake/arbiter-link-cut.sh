@@ -18,7 +18,9 @@ await 5 guest_goes_on alder web || fail "the guest does not go on"
 await 5 record_is 2 alder true || fail "the witness has $(witness list)"
 await 5 lease_is birch web empty || fail "birch's lease is $(status_of birch web lease)"
 [ "$(state_count birch web TakenOver)" = 0 ] || fail "birch took over"
-holds 2 guest_goes_on alder web || fail "the guest stops"
+for _ in 1 2 3; do
+    await 2 guest_goes_on alder web || fail "the guest stops"
+done
 say "== healed =="
 cable_heal link
 await 20 state_is alder web Protected || fail "protection did not return"

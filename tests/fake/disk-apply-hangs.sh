@@ -15,9 +15,9 @@ hit() { test -e "$WORK/birch/run/understudy/faults.hit"; }
 go_on() { rm "$WORK/birch/run/understudy/faults.hit"; }
 fault_arm birch journal.written hold
 await 10 hit || fail "nothing is applied"
-from=$(status_of alder web epoch)
+await 5 epoch_read alder web || fail "alder does not answer"
 sleep 2.5
-await 20 epoch_is_over alder web $((from + 15)) || fail "no 15 epochs while it hung"
+await 20 epoch_is_over alder web $((FROM + 15)) || fail "no 15 epochs while it hung"
 hit || fail "it did not hang"
 [ "$(event_count alder 'event=void')" = 0 ] || fail "the replica is void"
 [ "$(state_count alder web Degraded)" = 0 ] || fail "Degraded in between"

@@ -36,7 +36,8 @@ if [ "$MOMENT" != hangs ]; then
     await 30 epoch_is_over alder web $((epochs + more)) || fail "no epochs"
     [ "$(event_count alder 'event=void')" = 0 ] || fail "the replica was void"
     steps=$(guest alder steps web)
-    await 30 epoch_is_over alder web $(($(status_of alder web epoch) + 1)) || fail "no epochs"
+    await 5 epoch_read alder web || fail "alder does not answer"
+    await 30 epoch_is_over alder web $((FROM + 1)) || fail "no epochs"
     disk_host_die alder
     await 20 state_is birch web TakenOver || fail "not taken over"
     disk_taken_over_well birch web "$steps"

@@ -13,7 +13,6 @@ for dir in "$disk" "$run"; do
     mount -t tmpfs -o size=128k understudy-test "$dir" || {
         say "no tmpfs can be mounted"
         umount -l "$disk" 2>/dev/null
-        trap - EXIT
         exit 77
     }
 done

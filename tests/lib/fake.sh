@@ -199,10 +199,15 @@ state_is() { # HOST VM STATE
     [ "$(status_of "$1" "$2" state)" = "$3" ]
 }
 epoch_is_over() { # HOST VM NUMBER
-    [ "$(status_of "$1" "$2" epoch)" -gt "${3:-0}" ]
+    [ "$(status_of "$1" "$2" epoch)" -gt "$3" ]
+}
+epoch_read() { # HOST VM: into FROM; an agent that is asked too much says none
+    FROM=$(status_of "$1" "$2" epoch)
+    [ -n "$FROM" ]
 }
 epochs_go_on() { # HOST VM
-    await 5 epoch_is_over "$1" "$2" "$(status_of "$1" "$2" epoch)"
+    local FROM=
+    await 5 epoch_read "$1" "$2" && await 5 epoch_is_over "$1" "$2" "$FROM"
 }
 event_count() { # HOST TEXT, out of what the daemon and its predecessors logged
     grep -c -- "$2" "$WORK/$1.log"

@@ -12,5 +12,5 @@ await 6 host_runs_web birch || fail "web does not run on birch"
 "$LAB" heal alder replication
 await 30 state_is alder web Fenced || fail "alder did not give way"
 host_runs_web birch || fail "birch does not run web any more"
-alder "xl list web | awk 'NR == 2 { exit \$5 !~ /p/ }'" || fail "web is not paused on alder"
+alder "xl list web | awk '\$1 == \"web\" && \$5 ~ /p/ { n = 1 } END { exit !n }'" || fail "web is not paused on alder"
 alder 'understudy events' | grep -q 'give way' || fail "alder does not say why"
