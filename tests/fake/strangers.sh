@@ -22,7 +22,9 @@ idle() { # PORT: 150 connections that begin as a host's does, in turns
     done
 }
 idle "${PORT[alder]}" 2>/dev/null &
+idlers=($!)
 idle "${PORT[birch]}" 2>/dev/null &
+idlers+=($!)
 sleep 1
 kill -9 "$(daemon_pid birch)"
 daemon_start birch
@@ -35,3 +37,5 @@ for host in alder birch; do
     say "$host logged $lines lines"
     [ "$lines" -lt 150 ] || fail "the log of $host grows with every stranger"
 done
+kill "${idlers[@]}" 2>/dev/null # or they go on trying dead hosts
+exit 0
