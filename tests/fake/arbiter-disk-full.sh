@@ -29,21 +29,15 @@ await 5 arbiter_is_up "$host" || fail "$host can't ask the witness"
 await 10 peer_is_up alder birch || fail "the hosts do not find each other"
 await 10 peer_is_up birch alder || fail "the hosts do not find each other"
 guest_make alder web
-stopped_on() { # HOST: into agent
-    for agent in $(pids_of "$1"); do
-        ! grep -q '^State:.*stopped' "/proc/$agent/status" || return 0
-    done
-    return 1
-}
 fill() { dd if=/dev/zero of="$disk/full" bs=4k >/dev/null 2>&1; }
 if [ "$MOMENT" = alder-first ]; then
     fault_arm alder primary.shell stop
     us alder protect web birch >"$WORK/out" 2>&1 &
     protecting=$!
     await 10 test -e "$WORK/alder/run/understudy/faults.hit" || fail "no first copy"
-    await 2 stopped_on alder || fail "it does not stand still"
+    await 2 stands_still alder || fail "it does not stand still"
     fill
-    kill -CONT "$agent"
+    kill -CONT "$STOPPED"
     await 10 event_count alder 'No space left on device; the agent starts again' || fail "nothing was said"
     [ "$(state_count alder web Protected)" = 0 ] || fail "Protected, and a successor would not know"
     await 5 guest_goes_on alder web || fail "the guest does not go on"
@@ -106,8 +100,8 @@ birch-later)
     host_die alder
     await 10 test -e "$WORK/birch/run/understudy/faults.hit" || fail "birch does not ask"
     fill
-    await 2 stopped_on birch || fail "it does not stand still"
-    kill -CONT "$agent"
+    await 2 stands_still birch || fail "it does not stand still"
+    kill -CONT "$STOPPED"
     taken_over_well birch web "$steps"
     await 5 record_is 2 birch true || fail "the witness has $(witness list)"
     say "== its agent dies before it could be written down =="

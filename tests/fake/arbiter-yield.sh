@@ -14,13 +14,8 @@ mapfile -t stopped < <(pids_of alder)
 kill -STOP "${stopped[@]}"
 cable_cut link
 await 10 test -e "$WORK/birch/run/understudy/faults.hit" || fail "birch does not take over"
-stopped_of_birch() {
-    for taker in $(pids_of birch); do
-        ! grep -q '^State:.*stopped' "/proc/$taker/status" || return 0
-    done
-    return 1
-}
-await 2 stopped_of_birch || fail "birch's agent does not stand still"
+await 2 stands_still birch || fail "birch's agent does not stand still"
+taker=$STOPPED
 record_is 2 birch false || fail "the witness has $(witness list)"
 kill -CONT "${stopped[@]}"
 yielded() { lease_is alder web yielded && state_is alder web Degraded; }

@@ -116,9 +116,11 @@ disk_host_die() { # HOST
     host_signal "$1" STOP
     host_die "$1"
 }
-# The step that alder's memory was at in that epoch, as it was sent last.
+# The step that alder's memory was at in that epoch, as it was sent last; the very
+# last one may have got across without a line that says so.
 step_of_epoch() { # EPOCH
-    awk -v n="epoch=$1" '/: state of step/ { step = $NF } index($0, n " sent") { of = step } END { print of != "" ? of : step }' "$WORK/alder.log"
+    awk -v n="epoch=$1" '/: state of step/ { step = $NF; late = 1 } / epoch=[0-9]+ sent/ { late = 0 }
+        index($0, n " sent") { of = step } END { print of != "" ? of : late ? step : "" }' "$WORK/alder.log"
 }
 disk_server() { # HOST: the process of the server of its newest domain
     sed -n 's/^server=//p' "$(ls -t "$WORK/$1/run/understudy/disk"/vbd-*-51712 | head -1)" |

@@ -119,6 +119,13 @@ host_signal() { # HOST SIGNAL
     done
     return 0
 }
+# A fault point says that it was reached before its process stops.
+stands_still() { # HOST: one of its processes, which is STOPPED
+    for STOPPED in $(pids_of "$1"); do
+        ! grep -q '^State:.*stopped' "/proc/$STOPPED/status" || return 0
+    done
+    return 1
+}
 host_is_dead() { [ -z "$(pids_of "$1")" ]; }
 # A dying process has its locks for longer than an environment to be found by;
 # its threads, for longer than their leader.

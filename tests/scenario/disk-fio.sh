@@ -91,10 +91,10 @@ for round in "${!victims[@]}"; do
     done
     word=
     # A copy takes up to two minutes in emulation.
-    if ! await 30 protected_for_good; then
+    if ! await 20 protected_for_good; then
         word=', asked for'
         alder understudy protect disk birch --arbiter none || fail "not Protected again"
-        await 30 protected_for_good || fail "not Protected again"
+        await 20 protected_for_good || fail "not Protected again"
     fi
     now=$(voids)
     kept='the replica was kept'
