@@ -31,6 +31,12 @@ CFG
 diskcheck_start() { # SECONDS [MS between two requests of a thread]
     guest_type alder disk "mkdir /m; mount -r /dev/xvda /m && /m/diskcheck /dev/xvdb $* &"
 }
+disk_requests() { # HOST: that its guests' disks have done since they were attached
+    on "$1" 'cat /sys/block/nbd*/stat' | awk '{ n += $1 + $5 } END { print n + 0 }'
+}
+disk_works() { # HOST AT-LEAST: requests; a look for one under way may miss them all
+    [ "$(disk_requests "$1")" -ge "$2" ]
+}
 diskcheck_end() { # HOST: it reads all once more, and ends
     guest_type "$1" disk 'kill -TERM $(pidof diskcheck)'
 }

@@ -49,7 +49,7 @@ done
 wait
 disk_guest_make
 guest_type alder disk 'mkdir /m; mount -r /dev/xvda /m && sh /m/verify &'
-await 12 console_says alder 'fio: ' || fail "fio does not start"
+await 40 console_says alder 'fio: ' || fail "fio does not start"
 console_says alder 'fio: round 1 is right' || fail "fio does not work"
 protect alder disk birch
 
@@ -102,16 +102,17 @@ for round in "${!victims[@]}"; do
     say "killed ${victims[round]}: Protected$word after $((SECONDS - since)) s, $kept"
     ! bad alder || fail "the guest saw an error"
 done
-# A round takes two minutes in emulation, while epochs are taken.
+# In emulation, while epochs are taken, fio does 50 to 130 of a round's 12288
+# requests in a second.
 now=$(rounds alder)
-await 24 rounds_are alder $((now + 1)) || fail "fio does not go on"
+await 60 rounds_are alder $((now + 1)) || fail "fio does not go on"
 
 before=$(rounds alder)
 moment
 "$LAB" kill alder
 await 20 state_is birch disk TakenOver || fail "birch did not take over"
 birch understudy events | grep -a 'took over'
-await 20 rounds_are birch 2 || fail "fio does not go on on birch"
+await 40 rounds_are birch 2 || fail "fio does not go on on birch"
 guest_type birch disk 'touch /stop'
 await 20 console_says birch 'fio: the end' || fail "fio does not end"
 console_says birch 'fio:'

@@ -32,10 +32,11 @@ say "$out"
 grep -q 'served already' <<<"$out" || fail "xl does not say why"
 
 diskcheck_start 100
-await 10 in_flight || fail "the guest does nothing with its disk"
+await 10 disk_works alder 100 || fail "the guest does nothing with its disk"
 kills=0
 for _ in 1 2 3 4; do
     pid=$(server)
+    alder kill -STOP "$pid" || fail "stop $pid" # requests stay under way
     await 4 in_flight || fail "no requests under way"
     alder kill -9 "$pid" || fail "kill $pid"
     kills=$((kills + 1))

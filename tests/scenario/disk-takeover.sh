@@ -15,8 +15,7 @@ protect alder disk birch
 alder understudy status disk
 birch understudy-disk list
 diskcheck_start 60
-in_flight() { alder "cat /sys/block/nbd*/inflight | awk '{ n += \$1 + \$2 } END { exit n == 0 }'"; }
-await 20 in_flight || fail "the guest does nothing with its disk"
+await 20 disk_works alder 100 || fail "the guest does nothing with its disk"
 before=$(status_of alder disk epoch)
 epochs_are() { [ "$(status_of alder disk epoch)" -ge "$1" ]; }
 await 20 epochs_are $((before + 5)) || fail "no epochs"
