@@ -206,7 +206,17 @@ void agent_lease_action(struct agent *a, enum lease_action action)
 
 void agent_lease_event(struct agent *a, enum lease_event ev)
 {
-    agent_lease_action(a, lease_event(&a->lease, ev, clock_ns()));
+    enum lease_action action = lease_event(&a->lease, ev, clock_ns());
+
+    if (ev != LEASE_EV_DISCARDED || action != LEASE_DO_RELEASE) {
+        agent_lease_action(a, action);
+        return;
+    }
+    /* Nobody else can run it any more: a successor that does not know it asks,
+     * and gets it. */
+    agent_save_later(a);
+    fault_point("lease.decided");
+    a->role->decided(a, action);
 }
 
 /* A record that is lost, or somebody else's, is found out before it is needed;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The verb protect of the control socket: is the peer there, may the VM be
  * protected, write the record, start the agent, report until Protected. When it
- * fails before that, nothing is left behind. A VM that this host took over has
- * a record and an agent, which turns (turn.h); when that fails it turns back.
- */
+ * fails before that, nothing is left behind, but for what agents that die again
+ * and again leave. A VM that this host took over has a record and an agent,
+ * which turns (turn.h); when that fails it turns back. */
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +29,7 @@ struct protect {
     bool claimed; /* rec.uuid is known and ours to protect */
     bool making;  /* the record: supervise_claim() */
     bool giving_up;
+    bool copying; /* from here on the guest's output may be held */
     struct vm_watch watch;
     struct vm_call *call;
     ev_timer tick;
@@ -87,8 +88,9 @@ static void record_remove(struct protect *p)
     job_start(p->d->loop, forget_run, forget_done, uuid);
 }
 
-/* It is a backup's again, that took over: the protect failed. */
-static void on_turned_back(struct protect *p, struct vm *vm)
+/* Its agent gave it up. When it was taken over it is a backup's again, or the
+ * next agent tries. */
+static void on_given_up(struct protect *p, struct vm *vm)
 {
     struct err e = vm->failure;
 
@@ -103,11 +105,19 @@ static void on_deaths(struct protect *p, struct vm *vm)
 {
     err_set(&p->why, "the agent of %s died %u times%s%s", p->rec.name,
             vm->deaths, vm->reason[0] ? ", last state: " : "", vm->reason);
-    err_hint(&p->why, "the log of understudyd says more");
-    if (vm->rec.stage == STAGE_NEW)
+    if (vm->rec.stage == STAGE_NEW && !p->copying) {
+        err_hint(&p->why, "the log of understudyd says more");
         record_remove(p);
-    else
-        protect_end(p, &p->why); /* it is known to have run here: it stays */
+        return;
+    }
+    /* There may be a replica, and output that is held for it: that is for the
+     * next agent to end. */
+    err_hint(&p->why,
+             "it is tried again: `understudy status %s` says what comes of it, "
+             "`understudy unprotect %s` ends it; the log of understudyd says "
+             "more",
+             p->rec.name, p->rec.name);
+    protect_end(p, &p->why);
 }
 
 static void on_failed_state(struct protect *p, struct vm *vm)
@@ -134,7 +144,7 @@ static void on_gone(struct protect *p, struct vm *vm)
 
 /* All that can be checked was: the backup has built the shell, and the copy
  * begins. */
-static bool copying(const json_t *msg)
+static bool copy_begins(const json_t *msg)
 {
     return !strcmp(json_text(msg, "event", ""), "sync");
 }
@@ -146,8 +156,9 @@ static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
 
     if (news == VM_NEWS_GONE) {
         on_gone(p, vm);
-    } else if (news == VM_NEWS_DOWN && vm->rec.role == ROLE_BACKUP) {
-        on_turned_back(p, vm);
+    } else if (news == VM_NEWS_DOWN && (vm->rec.role == ROLE_BACKUP ||
+                                        (vm->failure.kind && !p->giving_up))) {
+        on_given_up(p, vm);
     } else if (news == VM_NEWS_DOWN && vm->fresh && !p->giving_up &&
                vm->deaths >= DEATHS_MAX) {
         on_deaths(p, vm);
@@ -156,9 +167,10 @@ static void on_news(struct vm_watch *w, struct vm *vm, enum vm_news news,
     } else if (news == VM_NEWS_STATE && vm->state == VM_FAILED && vm->fresh &&
                !p->giving_up) {
         on_failed_state(p, vm);
-    } else if (news == VM_NEWS_EVENT && copying(msg) &&
-               !json_flag(p->op->request, "wait", true)) {
-        protect_end(p, NULL);
+    } else if (news == VM_NEWS_EVENT && copy_begins(msg)) {
+        p->copying = true;
+        if (!json_flag(p->op->request, "wait", true))
+            protect_end(p, NULL);
     }
 }
 

@@ -66,7 +66,7 @@ static void protect_undo(struct primary *p)
     json_decref(msg);
     log_error("dom=%s not protected: %s", p->a->rec.name, p->failure.text);
     guest_give_back(p);
-    if (p->a->rec.stage == STAGE_TAKEN_OVER)
+    if (p->stage_before == STAGE_TAKEN_OVER)
         turn_back(p->a);
     else
         agent_exit(p->a, AGENT_EXIT_DONE);
@@ -373,6 +373,7 @@ static int primary_start(struct agent *a, struct err *e)
         abort();
     a->priv = p;
     p->a = a;
+    p->stage_before = a->rec.stage;
     p->established = a->rec.stage == STAGE_ESTABLISHED;
     p->guest.taken = a->rec.state != VM_UNPROTECTED;
     primary_engine_init(p);

@@ -41,10 +41,11 @@ struct primary {
     struct agent *a;
     enum phase phase;
     enum afterwards then;
-    bool established;   /* as rec.stage on the disk: failures are retried */
-    uint64_t epoch;     /* the newest that was committed */
-    unsigned tries;     /* cycles since it was last Protected */
-    unsigned asked;     /* number of the last question to our daemon */
+    bool established; /* as rec.stage on the disk: failures are retried */
+    enum vm_stage stage_before; /* the record's, at the start */
+    uint64_t epoch;             /* the newest that was committed */
+    unsigned tries;             /* cycles since it was last Protected */
+    unsigned asked;             /* number of the last question to our daemon */
     struct err skipped; /* why no epoch was taken of late; empty: it was */
     struct err failure; /* what ended the cycle; empty: nothing known */
 

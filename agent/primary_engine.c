@@ -213,24 +213,31 @@ static void stage_written(struct agent *a, const struct err *why)
 {
     struct primary *p = a->priv;
 
-    if (why) {
-        agent_give_up(a, why);
+    if (!why) {
+        p->established = a->rec.stage == STAGE_ESTABLISHED;
+        if (p->established && p->phase == PH_RUN && !p->voided)
+            protected_say(p);
         return;
     }
-    p->established = true;
-    if (p->phase == PH_RUN && !p->voided)
-        protected_say(p);
+    struct err e = *why;
+    err_add(&e, "the record of %s can't be written", a->rec.name);
+    err_hint(&e, "make room on the disk of %s, or mend it", path_vms().s);
+    a->rec.stage = p->stage_before;
+    if (p->eng && p->phase != PH_ENDING && !p->voided)
+        on_void(p, &e);
 }
 
 static void on_synced(struct primary *p, const struct engine_event *ev)
 {
     agent_lease_event(p->a, LEASE_EV_COMMIT);
-    primary_phase(p, PH_RUN);
+    if (p->phase == PH_SYNC) /* or it is the session's or the operator's */
+        primary_phase(p, PH_RUN);
     p->tries = 0;
     err_clear(&p->failure);
     p->epoch = ev->epoch;
     if (p->established) {
-        protected_say(p);
+        if (p->phase == PH_RUN)
+            protected_say(p);
         return;
     }
     p->a->rec.stage = STAGE_ESTABLISHED;

@@ -213,9 +213,11 @@ static void rejoin(struct primary *p, const struct wire_hello *h)
 
     if (!h->has_replica && !h->committed) {
         /* Nothing is there that could take over. */
+        if (!p->voided) {
+            err_set(&p->failure, "%s has lost its replica", a->rec.peer);
+            agent_event(a, "void", "%s", p->failure.text);
+        }
         p->voided = true;
-        err_set(&p->failure, "%s has lost its replica", a->rec.peer);
-        agent_event(a, "void", "%s", p->failure.text);
         agent_lease_event(a, LEASE_EV_DISCARDED);
         if (p->phase != PH_ENDING)
             primary_end(p, ENGINE_RELEASE, THEN_RETRY);
