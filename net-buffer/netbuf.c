@@ -14,8 +14,7 @@
 #include "common/log.h"
 #include "net-buffer/netbuf_priv.h"
 
-#define COMMIT_DRAIN_NS (50 * NS_PER_MS)
-#define ABORT_DRAIN_NS  (1000 * NS_PER_MS)
+#define ABORT_DRAIN_NS (1000 * NS_PER_MS)
 
 struct nb_step *netbuf_step(struct netbuf *b, enum nb_op op, struct nb_vif *v,
                             int bank)

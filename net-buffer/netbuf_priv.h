@@ -4,7 +4,11 @@
 #ifndef NET_BUFFER_NETBUF_PRIV_H
 #define NET_BUFFER_NETBUF_PRIV_H
 
+#include "common/clock.h"
 #include "net-buffer/kernel.h"
+
+/* How long a commit waits for what it lets out. */
+#define COMMIT_DRAIN_NS (50 * NS_PER_MS)
 
 struct netbuf {
     struct checkpoint_device dev;

@@ -14,7 +14,7 @@ disk_guest_make
 protect alder disk birch
 alder understudy status disk
 birch understudy-disk list
-diskcheck_start 60
+diskcheck_start 600
 await 20 disk_works alder 100 || fail "the guest does nothing with its disk"
 before=$(status_of alder disk epoch)
 epochs_are() { [ "$(status_of alder disk epoch)" -ge "$1" ]; }
@@ -24,5 +24,7 @@ alder understudy status disk
 "$LAB" kill alder
 disk_is_taken_over birch
 birch understudy events | grep -a 'took over'
+await 20 disk_works birch 200 || fail "the guest does nothing with its disk on birch"
+diskcheck_end birch
 diskcheck_was_fine birch
 birch 'tail -n 5 /run/understudy/disk/*.log; ls /var/lib/understudy/disk'

@@ -5,7 +5,9 @@
 # when the plug is then pulled, what the client saw answered is in the ledger.
 . "$(dirname "$0")/../lib/scenario.sh"
 MAC=00:16:3e:05:00:11
-start_from protected
+start_from running
+alder understudy protect web birch --arbiter none --timeout 15s || fail "protect"
+await 6 state_is alder web Protected || fail "web is not Protected"
 client_start "$WEB"
 vif=$(alder 'echo vif$(xl domid web).0')
 capture() { # HOST INTERFACE FILE
@@ -21,7 +23,9 @@ fault_arm birch replica.before_ack stop 3
 await 6 fault_was_hit birch || fail "birch's agent was not stopped"
 sleep 0.5 # what was acknowledged before is on its way out
 outside_before=$(wc -l <"$WORK/outside") inside_before=$(wc -l <"$WORK/inside")
-"$LAB" run outside 'ip neigh flush dev public; timeout 1 ping -i 0.3 10.0.5.11 >/dev/null &
+# IPv4 first: without a neighbour there is nothing but ARP.
+"$LAB" run outside 'timeout 0.3 ping -c 1 10.0.5.11 >/dev/null; ip neigh flush dev public
+    timeout 1 ping -i 0.3 10.0.5.11 >/dev/null &
     timeout 1 ping -i 0.3 fd00:5::11 >/dev/null; true'
 leaked=$(tail -n +$((outside_before + 1)) "$WORK/outside")
 held=$(tail -n +$((inside_before + 1)) "$WORK/inside")
