@@ -102,7 +102,7 @@ for round in "${!victims[@]}"; do
     say "killed ${victims[round]}: Protected$word after $((SECONDS - since)) s, $kept"
     ! bad alder || fail "the guest saw an error"
 done
-# In emulation, while epochs are taken, fio does 50 to 130 of a round's 12288
+# In emulation, while epochs are taken, fio does some 70 of a round's 12288
 # requests in a second.
 now=$(rounds alder)
 await 60 rounds_are alder $((now + 1)) || fail "fio does not go on"
